@@ -1,0 +1,19 @@
+"""Pictures of attributions: each function returns a matplotlib figure or an HTML string and shows nothing.
+
+Figures are built without pyplot, so nothing is registered globally: save one with ``figure.savefig(path)``,
+or leave it as the last line of a notebook cell. Needs the extra ``plot`` (matplotlib and jinja2).
+"""
+
+try:
+    from jaxplain.plot.charts import bars, curve
+    from jaxplain.plot.html import Card, Section, Table, report
+    from jaxplain.plot.maps import gallery, heatmap, overlay
+except ModuleNotFoundError as error:
+    if error.name not in ("matplotlib", "jinja2"):
+        raise
+    raise ImportError(
+        f"jaxplain.plot needs {error.name}, which is not installed: pip install jaxplain[plot]",
+        name=error.name,
+    ) from error
+
+__all__ = ["Card", "Section", "Table", "bars", "curve", "gallery", "heatmap", "overlay", "report"]
