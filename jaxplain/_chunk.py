@@ -53,9 +53,7 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return value.__index__()
 
 
-def fold(
-    run: Callable[[Any], T], combine: Callable[[T, T], T], points: Any, *, chunk_size: int | None
-) -> T:
+def fold(run: Callable[[Any], T], combine: Callable[[T, T], T], points: Any, *, chunk_size: int | None) -> T:
     """Run `run` on chunks of `points` (leaves with a common leading axis), merging the results pairwise.
 
     `run` gets a chunk with a leading axis and is traced once a chunk length; what it calls should be jitted if
@@ -78,9 +76,7 @@ def per_point(function: Callable[[Any], T], chunk_size: int | None) -> Callable[
     return jax.vmap(function if chunk_size is None else jax.jit(function))
 
 
-def weighted_sum(
-    function: Callable[[Any], T], points: Any, weights: jax.Array, *, chunk_size: int | None
-) -> T:
+def weighted_sum(function: Callable[[Any], T], points: Any, weights: jax.Array, *, chunk_size: int | None) -> T:
     """Sum over points of `weights[i] * function(points[i])`, in the accumulator type."""
     each = per_point(function, chunk_size)
 
@@ -111,7 +107,7 @@ def moments(function: Callable[[Any], T], points: Any, *, chunk_size: int | None
     def run(chunk):
         values = to_accumulator(each(chunk))
         mean = jax.tree.map(lambda v: v.mean(0), values)
-        scatter = jax.tree.map(lambda v, m: jnp.square(v - m).sum(0), values, mean)
+        scatter = jax.tree.map(lambda v, m: jnp.square(v - m[None]).sum(0), values, mean)
         return jnp.asarray(len(jax.tree.leaves(chunk)[0]), jnp.int32), mean, scatter
 
     def combine(a, b):

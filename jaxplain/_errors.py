@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-class UnsupportedOperation(NotImplementedError):
+class UnsupportedOperation(NotImplementedError):  # noqa: N818  (the name of the public contract)
     """An operation that the method at hand has no rule for; the message names it and its place."""
 
 

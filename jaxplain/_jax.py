@@ -99,3 +99,74 @@ def bind(eqn: Any, stack: Any, operands: Sequence[Any]) -> list[Any]:
 def is_tracer(value: Any) -> bool:
     """Whether `value` is abstract, inside a transformation."""
     return isinstance(value, jax.core.Tracer)
+
+
+# --- What primitives do, by object: keyed by name, a renamed primitive would silently change class. ---
+
+CONV = prim.conv_general_dilated_p
+DOT = prim.dot_general_p
+
+SUM_OF_TWO = {prim.add_p, prim.sub_p, prim.add_jaxvals_p}
+PRODUCT_OF_TWO = {prim.mul_p, prim.div_p}
+MAX_OF_TWO = {prim.max_p, prim.min_p}
+SUM_OVER = {prim.reduce_sum_p, prim.reduce_window_sum_p, prim.cumsum_p}
+MAX_OVER = {
+    prim.reduce_max_p,
+    prim.reduce_min_p,
+    prim.reduce_window_max_p,
+    prim.reduce_window_min_p,
+    prim.cummax_p,
+    prim.cummin_p,
+}
+RESHAPES = {
+    prim.reshape_p,
+    prim.squeeze_p,
+    prim.transpose_p,
+    prim.convert_element_type_p,
+    prim.copy_p,
+    prim.name_p,
+    prim.reduce_precision_p,
+    prim.sharding_constraint_p,
+    prim.device_put_p,
+}
+STRUCTURAL = RESHAPES | {
+    prim.broadcast_in_dim_p,
+    prim.concatenate_p,
+    prim.dynamic_slice_p,
+    prim.dynamic_update_slice_p,
+    prim.gather_p,
+    prim.pad_p,
+    prim.rev_p,
+    prim.slice_p,
+    jax.lax.split_p,
+    jax.lax.stack_p,
+    prim.sort_p,
+    prim.top_k_p,
+}
+ELEMENTWISE = SUM_OF_TWO | PRODUCT_OF_TWO | MAX_OF_TWO | {
+    prim.abs_p, prim.acos_p, prim.acosh_p, prim.asin_p, prim.asinh_p, prim.atan2_p, prim.atan_p, prim.atanh_p,
+    prim.bessel_i0e_p, prim.bessel_i1e_p, prim.cbrt_p, prim.ceil_p, prim.clamp_p, prim.cos_p, prim.cosh_p,
+    prim.digamma_p, prim.erf_inv_p, prim.erf_p, prim.erfc_p, prim.exp2_p, prim.exp_p, prim.expm1_p, prim.floor_p,
+    prim.integer_pow_p, prim.lgamma_p, prim.log1p_p, prim.log_p, prim.logistic_p, prim.neg_p, prim.pow_p,
+    prim.rem_p, prim.round_p, prim.rsqrt_p, prim.select_n_p, prim.sign_p, prim.sin_p, prim.sinh_p, prim.sqrt_p,
+    prim.square_p, prim.stop_gradient_p, prim.tan_p, prim.tanh_p,
+    prim.eq_p, prim.ne_p, prim.lt_p, prim.le_p, prim.gt_p, prim.ge_p, prim.not_p, prim.and_p, prim.or_p,
+    prim.is_finite_p, prim.convert_element_type_p, prim.copy_p,
+}  # fmt: skip
+MUL, DIV = prim.mul_p, prim.div_p
+NEGATION, CAST = prim.neg_p, prim.convert_element_type_p
+REDUCE_SUM, WINDOW_SUM = prim.reduce_sum_p, prim.reduce_window_sum_p
+SELECT = prim.select_n_p
+TRANSPOSE = prim.transpose_p
+# Linear in all their live operands together.
+LINEAR = (STRUCTURAL - {prim.sort_p, prim.top_k_p}) | SUM_OF_TWO | SUM_OVER | {NEGATION}
+
+
+def conv_channel_axis(params: dict[str, Any]) -> int:
+    """The axis of a convolution's output that holds its channels."""
+    return params["dimension_numbers"].out_spec[1]
+
+
+def conv_input_channel_axis(params: dict[str, Any]) -> int:
+    """The axis of a convolution's input that holds its channels."""
+    return params["dimension_numbers"].lhs_spec[1]

@@ -5,7 +5,6 @@ returns a checked scalar, and `x`, those leaves (`None` stands where a leaf is n
 `sampler` wrap a method so that the function they return has the arguments of the user's function.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -84,9 +83,7 @@ def positions(argnums: int | tuple[int, ...], num_args: int) -> tuple[int, ...]:
     return found
 
 
-def problem(
-    f: Scalar, argnums: int | tuple[int, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Problem:
+def problem(f: Scalar, argnums: int | tuple[int, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Problem:
     """Close `f` over everything but the float leaves of the explained argument(s)."""
     where = positions(argnums, len(args))
     explained = tuple(args[i] for i in where)
@@ -95,7 +92,10 @@ def problem(
     def fx(leaves):
         leaves = leaves if isinstance(argnums, tuple) else (leaves,)
         full = jax.tree.map(
-            lambda leaf, value: leaf if value is None else value, explained, leaves, is_leaf=lambda v: v is None
+            lambda leaf, value: leaf if value is None else value,
+            explained,
+            leaves,
+            is_leaf=lambda v: v is None,
         )
         given = list(args)
         for i, value in zip(where, full, strict=True):

@@ -156,7 +156,9 @@ def logits_of(logits_fn: Logits, x: Any, args: tuple[Any, ...], kwargs: dict[str
             if shape is not None and len(shape) == 2
             else "for a single output, explain the function itself"
         )
-        raise ValueError(f"logits_fn must return the logits of one example, shape (num_classes,), not {what}; {hint}")
+        raise ValueError(
+            f"logits_fn must return the logits of one example, shape (num_classes,), not {what}; {hint}"
+        )
     return jnp.asarray(logits)
 
 

@@ -1,6 +1,17 @@
 """What in the input made the network say this."""
 
+from jaxplain.attribution.activation_maps import (
+    cam,
+    grad_cam,
+    grad_cam_elementwise,
+    grad_cam_pp,
+    hires_cam,
+    layer_cam,
+    xgrad_cam,
+)
+from jaxplain.attribution.activation_scores import ablation_cam, eigen_cam, eigen_grad_cam, score_cam
 from jaxplain.attribution.augment import average_over, smooth
+from jaxplain.attribution.baselines import blur, constant, noise
 from jaxplain.attribution.gradients import (
     gradient,
     gradient_times_input,
@@ -10,29 +21,37 @@ from jaxplain.attribution.gradients import (
     taylor_remainder,
 )
 from jaxplain.attribution.paths import (
-    blur,
     blur_integrated_gradients,
-    constant,
     expected_gradients,
     guided_integrated_gradients,
     integrated_gradients,
-    noise,
 )
 
 __all__ = [
+    "ablation_cam",
     "average_over",
     "blur",
     "blur_integrated_gradients",
+    "cam",
     "constant",
+    "eigen_cam",
+    "eigen_grad_cam",
     "expected_gradients",
+    "grad_cam",
+    "grad_cam_elementwise",
+    "grad_cam_pp",
     "gradient",
     "gradient_times_input",
     "guided_integrated_gradients",
+    "hires_cam",
     "integrated_gradients",
+    "layer_cam",
     "noise",
     "saliency",
+    "score_cam",
     "sensitivity",
     "smooth",
     "taylor",
     "taylor_remainder",
+    "xgrad_cam",
 ]

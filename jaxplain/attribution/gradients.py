@@ -106,14 +106,10 @@ def sensitivity(f: Scalar, *, argnums: int | Sequence[int] = 0) -> Explainer:
 
     Source: Gevrey et al. 2003; Montavon et al. 2018, section 4.1.
     """
-    return explainer(
-        f, argnums, "sensitivity", lambda fx, x: jax.tree.map(jnp.square, jax.grad(fx)(x))
-    )
+    return explainer(f, argnums, "sensitivity", lambda fx, x: jax.tree.map(jnp.square, jax.grad(fx)(x)))
 
 
-def saliency(
-    f: Scalar, *, channel_axis: int | None = None, argnums: int | Sequence[int] = 0
-) -> Explainer:
+def saliency(f: Scalar, *, channel_axis: int | None = None, argnums: int | Sequence[int] = 0) -> Explainer:
     r"""The magnitude of the gradient: $R_i = |\partial f / \partial x_i|$.
 
     Args:

@@ -138,9 +138,11 @@ def expected_gradients(
     chunk_size: int | None = None,
     argnums: int | Sequence[int] = 0,
 ) -> Explainer:
-    r"""Expected gradients (GradientSHAP): $R_i = E_{x', \alpha} [(x_i - x'_i) \, \partial_i f(x' + \alpha (x - x'))]$.
+    r"""Expected gradients (GradientSHAP): integrated gradients averaged over references, by sampling.
 
-    Integrated gradients averaged over references: each sample draws a reference $x'$ from the background and
+    $R_i = E_{x', \alpha} [(x_i - x'_i) \, \partial_i f(x' + \alpha (x - x'))]$.
+
+    Each sample draws a reference $x'$ from the background and
     $\alpha$ uniformly from [0, 1], and costs one gradient. The expectation sums to $f(x) - E f(x')$.
 
     Args:
@@ -202,9 +204,11 @@ def blur_integrated_gradients(
     chunk_size: int | None = None,
     argnums: int | Sequence[int] = 0,
 ) -> Explainer:
-    r"""Blur integrated gradients: $R_i = -\int_0^{\sigma_{max}} \partial_i f(L_\sigma) \, \partial_\sigma L_{\sigma,i} \, d\sigma$.
+    r"""Blur integrated gradients: the path runs through ever less blurred copies of the input.
 
-    The path runs through Gaussian-blurred copies $L_\sigma$ of the input, from blurred to sharp: no baseline
+    $R_i = -\int_0^{\sigma_{max}} \partial_i f(L_\sigma) \, \partial_\sigma L_{\sigma,i} \, d\sigma$.
+
+    The copies $L_\sigma$ are Gaussian-blurred, and the path goes from blurred to sharp: no baseline
     colour is chosen and no new features are made on the way. $\sum_i R_i = f(x) - f(L_{\sigma_{max}})$, up to
     the error of the quadrature: Gauss-Legendre in $u$ with $\sigma = \sigma_{max} u^2$, since most of the
     detail goes at small $\sigma$.
@@ -359,98 +363,6 @@ def lowest_slopes_first(
     zero = jnp.zeros_like(end) * end
     (_, credit), _ = jax.lax.scan(step, (start + zero, zero), None, length=num_steps)
     return credit
-
-
-def blur(sigma: float, *, axes: Sequence[int] | None = None) -> Callable[[Any], Any]:
-    """A baseline: the input, blurred with a Gaussian of standard deviation `sigma` grid steps.
-
-    Args:
-        sigma: in pixels or time steps, positive.
-        axes: the axes to blur; None means every axis but the last (of a vector: its only one).
-
-    Returns:
-        A callable `x -> baseline`.
-
-    Raises:
-        ValueError: `sigma` is not positive, or no such axis.
-
-    Example:
-        >>> import jax.numpy as jnp, jaxplain as jxp
-        >>> jxp.blur(100.0)(jnp.array([0.0, 1.0, 5.0])).round(2)  # strongly blurred: the mean
-        Array([2., 2., 2.], dtype=float32)
-
-    Source: Fong and Vedaldi 2017, section 3.1; Sturmfels et al. 2020.
-    """
-    if isinstance(sigma, int | float) and not sigma > 0:
-        raise ValueError(f"sigma must be positive, in grid steps, not {sigma}")
-
-    def baseline(x):
-        def soften(leaf):
-            exact = leaf.astype(accumulator_dtype(leaf.dtype))
-            return blurred(exact, jnp.asarray(sigma, exact.dtype), axes).astype(leaf.dtype)
-
-        return jax.tree.map(soften, x)
-
-    return baseline
-
-
-def constant(value: Any) -> Callable[[Any], Any]:
-    """A baseline: the same number everywhere, or one number a channel (the last axis).
-
-    Args:
-        value: a number, or an array that broadcasts against `x`.
-
-    Returns:
-        A callable `x -> baseline`.
-
-    Raises:
-        ValueError: when called, if `value` does not broadcast to the shape of `x`.
-
-    Example:
-        >>> import jax.numpy as jnp, jaxplain as jxp
-        >>> print(jxp.constant([0.25, 0.5])(jnp.zeros((2, 2))))
-        [[0.25 0.5 ]
-         [0.25 0.5 ]]
-    """
-
-    def fill(leaf):
-        filler = jnp.asarray(value, leaf.dtype)
-        try:
-            # Explicit axes, for those who run with rank promotion forbidden.
-            return jnp.broadcast_to(filler.reshape((1,) * (leaf.ndim - filler.ndim) + filler.shape), leaf.shape)
-        except ValueError as error:
-            raise ValueError(f"constant of shape {filler.shape} does not broadcast to {leaf.shape}") from error
-
-    return lambda x: jax.tree.map(fill, x)
-
-
-def noise(key: jax.Array, sigma: float) -> Callable[[Any], Any]:
-    """A baseline: the input plus Gaussian noise of standard deviation `sigma`, in units of the input.
-
-    One draw is one baseline; average over keys (`average_over`) to be rid of the choice.
-
-    Args:
-        key: a PRNG key; each leaf of `x` draws with its own.
-        sigma: in units of the input.
-
-    Returns:
-        A callable `x -> baseline`.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, jaxplain as jxp
-        >>> print(jxp.noise(jax.random.key(0), 2.0)(jnp.zeros(1000)).std().round(1))
-        2.0
-
-    Source: Sturmfels et al. 2020 (Gaussian baseline).
-    """
-
-    def disturb(x):
-        leaves, structure = jax.tree.flatten(x)
-        keys = jax.random.split(key, len(leaves))
-        noisy = [v + sigma * jax.random.normal(k, v.shape, v.dtype) for v, k in zip(leaves, keys, strict=True)]
-        return jax.tree.unflatten(structure, noisy)
-
-    return disturb
 
 
 def path_dtype(x: Any) -> Any:

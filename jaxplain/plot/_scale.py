@@ -1,28 +1,35 @@
 """What every map shares: checked inputs, one value per pixel, colours and their limits.
 
-Both colour maps are safe for the common colour-vision deficiencies. The diverging one runs from blue (negative)
-through near-white (zero) to orange (positive): blue and orange stay apart for protan, deutan and tritan viewers,
-and lightness falls alike on both sides, so that magnitude survives a grey print. The sequential one is
-matplotlib's viridis, whose lightness rises evenly and whose hue never turns the grey of the photo below it.
+Both colour maps are safe for the common colour-vision deficiencies. The diverging one runs from blue
+(negative) through near-white (zero) to orange (positive): blue and orange stay apart for protan, deutan and
+tritan viewers, and lightness falls alike on both sides, so that magnitude survives a grey print. The
+sequential one is matplotlib's viridis, whose lightness rises evenly and whose hue never turns the grey of the
+photo below it.
 
-Both have an odd number of colours, so that the middle of the diverging map is one colour: that of exactly zero.
+Both have an odd number of colours, so that the middle of the diverging map is one colour: that of exactly
+zero.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, Normalize
+from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 Reduction = Literal["sum", "norm", "max_abs"]
 
+INK, FADED = "#222222", "#5f5f5f"  # of texts
+BAR_WIDTH = 0.1  # of a colour bar, inches
 NUM_COLORS = 257
-NEGATIVE, POSITIVE = "#2166ac", "#d9630b"
+NEGATIVE, POSITIVE = "#2b7bcb", "#e2700f"
 _DIVERGING = LinearSegmentedColormap.from_list(
     "jaxplain_diverging",
-    ["#08366b", NEGATIVE, "#8fbbdd", "#f7f7f7", "#f9b377", POSITIVE, "#7f3003"],
+    ["#0a3f87", NEGATIVE, "#94c1e8", "#f7f7f7", "#f8b97c", POSITIVE, "#963c00"],
     N=NUM_COLORS,
 )
 _SEQUENTIAL = matplotlib.colormaps["viridis"].resampled(NUM_COLORS)
@@ -40,24 +47,27 @@ class Scale(NamedTuple):
         return Normalize(-self.limit if self.signed else 0.0, self.limit)
 
     def colors(self, alpha: float | None = None) -> ListedColormap:
-        """Returns the colour map; with ``alpha``, its opacity grows from 0 at zero to ``alpha`` at the limit."""
-        position = np.linspace(0.0, 1.0, NUM_COLORS)
-        rgba = (_DIVERGING if self.signed else _SEQUENTIAL)(position)
+        """Returns the colour map; with ``alpha``, one whose opacity grows from 0 at zero to ``alpha``.
+
+        Opacity then tells the magnitude, so the pale colours near zero, which would fade small values a
+        second time, give way to stronger ones.
+        """
+        position = np.linspace(-1.0 if self.signed else 0.0, 1.0, NUM_COLORS)
+        strength = position if alpha is None else np.sign(position) * (0.4 + 0.6 * np.abs(position))
+        rgba = _DIVERGING((strength + 1.0) / 2.0) if self.signed else _SEQUENTIAL(strength)
         if alpha is not None:
-            rgba[:, 3] = alpha * (np.abs(2.0 * position - 1.0) if self.signed else position)
+            rgba[:, 3] = alpha * np.abs(position)
         return ListedColormap(rgba)
 
 
 def scale_of(maps: Iterable[NDArray], *, percentile: float, signed: bool | None) -> Scale:
     """Returns one scale that serves all of ``maps``: the largest of their own limits.
 
-    A map's limit is the percentile of its absolute values; where that is 0 (nearly all values are zero) it is the
-    maximum, and where that is 0 too, 1.
+    A map's limit is the percentile of its absolute values; where that is 0 (nearly all values are zero) it is
+    the maximum, and where that is 0 too, 1.
     """
     if not 0.0 < percentile <= 100.0:
-        raise ValueError(
-            f"percentile must lie in (0, 100], got {percentile}; 100 keeps every value in range."
-        )
+        raise ValueError(f"percentile must lie in (0, 100], got {percentile}; 100 keeps every value in range.")
     magnitudes = [np.abs(values) for values in maps]
     negative = any(np.any(values < 0) for values in maps)
     if negative and signed is False:
@@ -101,9 +111,9 @@ def real(values: ArrayLike, name: str) -> NDArray[np.float64]:
     bad = int(np.sum(~np.isfinite(values)))
     if bad:
         raise ValueError(
-            f"{name} has {bad} NaN or infinite value{'s' if bad > 1 else ''} out of {values.size}; find their "
-            "source (jax.config.update('jax_debug_nans', True) stops at the first), or, if they mark what is to "
-            "be left out, set them to 0 first: numpy.nan_to_num(values, posinf=0, neginf=0)."
+            f"{name} has {bad} NaN or infinite value{'s' if bad > 1 else ''} out of {values.size}; find "
+            "their source (jax.config.update('jax_debug_nans', True) stops at the first), or, if they mark what "
+            "is to be left out, set them to 0: numpy.nan_to_num(values, posinf=0, neginf=0)."
         )
     return values
 
@@ -113,8 +123,9 @@ def photo_of(image: ArrayLike) -> NDArray[np.float64]:
     array = np.asarray(image)
     if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[-1] not in (1, 3)):
         raise ValueError(
-            f"image must have shape (H, W), (H, W, 1) or (H, W, 3), got {array.shape}; drop a batch axis with "
-            "image[0], an alpha channel with image[..., :3], and move channels last with numpy.moveaxis(image, 0, -1)."
+            f"image must have shape (H, W), (H, W, 1) or (H, W, 3), got {array.shape}; drop a batch axis "
+            "with image[0] and an alpha channel with image[..., :3]; numpy.moveaxis(image, 0, -1) moves channels "
+            "last."
         )
     pixels = real(array, "image") / (255.0 if np.issubdtype(array.dtype, np.integer) else 1.0)
     low, high = pixels.min(), pixels.max()
@@ -136,9 +147,7 @@ def check_same_frame(values: NDArray, photo: NDArray, name: str = "attribution")
     """Raises unless the map is no larger than the photo and has its aspect ratio, up to one cell of the map."""
     (h, w), (H, W) = values.shape, photo.shape[:2]
     if h > H or w > W:
-        raise ValueError(
-            f"{name}, {h} x {w}, is larger than the image, {H} x {W}; pass the image it explains."
-        )
+        raise ValueError(f"{name}, {h} x {w}, is larger than the image, {H} x {W}; pass the image it explains.")
     if abs(h * W - w * H) > max(H, W):
         raise ValueError(
             f"{name}, {h} x {w}, and the image, {H} x {W}, differ in aspect ratio, so one cannot lie over the "
@@ -156,3 +165,50 @@ def _interpolation(n: int, m: int) -> NDArray:
     """Returns the (n, m) matrix of hat functions that resamples m cells to n."""
     position = np.clip((np.arange(n) + 0.5) * m / n - 0.5, 0, m - 1)
     return np.maximum(0.0, 1.0 - np.abs(position[:, None] - np.arange(m)))
+
+
+def ratio(shape: tuple[int, ...]) -> float:
+    """Returns height over width of a frame; a picture taller than 2 to 1 leaves room at its sides."""
+    return min(shape[0] / shape[1], 2.0)
+
+
+def geometry(ax: Axes) -> tuple[int, int]:
+    """Returns how many rows and columns of pictures the figure has."""
+    spec = ax.get_subplotspec()
+    return spec.get_gridspec().get_geometry() if spec else (1, 1)
+
+
+def color_bar(
+    figure: Figure,
+    axes: Sequence[Axes],
+    scale: Scale,
+    *,
+    label: str = "",
+    alpha: float | None = None,
+    location: Literal["right", "bottom"] = "right",
+) -> None:
+    """Adds a colour bar with ticks at the ends and at zero, and an arrow where values lie beyond an end."""
+    extend = "neither" if not scale.clipped else "both" if scale.signed else "max"
+    mappable = ScalarMappable(scale.norm(), scale.colors(alpha))
+    rows, columns = geometry(axes[0])
+    width = figure.get_figwidth() / columns - 0.3
+    length = max(width if location == "bottom" else rows * width * ratio(axes[0].images[0].get_size()), 1.0)
+    bar = figure.colorbar(
+        mappable,
+        ax=list(axes),
+        location=location,
+        extend=extend,
+        extendfrac=BAR_WIDTH / length,
+        aspect=length / BAR_WIDTH,
+        pad=0.02,
+        panchor=False,
+    )
+    ticks = [-scale.limit, 0.0, scale.limit] if scale.signed else [0.0, scale.limit]
+    bar.set_ticks(ticks, labels=[f"{tick:.2g}".replace("-", "−") for tick in ticks])
+    bar.ax.tick_params(length=0, labelsize=8, labelcolor=FADED)
+    if location == "bottom":  # the numbers at the ends stay within the bar, clear of the neighbours'
+        texts = bar.ax.get_xticklabels()
+        texts[0].set_horizontalalignment("left")
+        texts[-1].set_horizontalalignment("right")
+    bar.set_label(label, fontsize=9, color=FADED, parse_math=False)
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from jaxplain.plot._scale import NEGATIVE, POSITIVE, real
+from jaxplain.plot._scale import FADED, INK, NEGATIVE, POSITIVE, real
 
-_INK, _FADED, _RULE = "#222222", "#5f5f5f", "#dddddd"
+_RULE = "#dddddd"
 # The palette of Okabe and Ito (2008), made for colour-vision deficiency, without its black and its yellow.
 _PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _DASHES = ("-", "--", "-.", ":")
@@ -25,8 +25,8 @@ def bars(
 ) -> Figure:
     """Draws named values as horizontal bars, the largest magnitude on top, blue below zero and orange above.
 
-    **When it misleads.** With ``top``, many small values left out can outweigh those shown: the note below the
-    axis gives their sum. A bar shorter than its error is noise. Features that move together share or
+    **When it misleads.** With ``top``, many small values left out can outweigh those shown: the note below
+    the axis gives their sum. A bar shorter than its error is noise. Features that move together share or
     trade their credit: a short bar does not mean that the model ignores the feature.
 
     Args:
@@ -41,8 +41,8 @@ def bars(
       A figure.
 
     Raises:
-      ValueError: if ``values`` is not a non-empty vector, has NaN or infinite values, does not match ``names`` or
-        ``std_error`` in length, an error is negative, or ``top`` is less than 1.
+      ValueError: if ``values`` is not a non-empty vector, has NaN or infinite values, does not match
+        ``names`` or ``std_error`` in length, an error is negative, or ``top`` is less than 1.
 
     >>> import numpy as np
     >>> figure = bars(np.array([0.1, -0.7, 0.3]), ["age", "income", "tenure"])
@@ -69,21 +69,17 @@ def bars(
         height=0.7,
         color=[NEGATIVE if value < 0 else POSITIVE for value in values[shown]],
         xerr=None if errors is None else errors[shown],
-        error_kw={"ecolor": _INK, "elinewidth": 1.0, "capsize": 2.5},
+        error_kw={"ecolor": INK, "elinewidth": 1.0, "capsize": 2.5},
     )
-    ax.bar_label(drawn, [_signed(value) for value in values[shown]], padding=4, fontsize=8, color=_FADED)
-    ax.axvline(0.0, color=_FADED, linewidth=0.8)
+    ax.bar_label(drawn, [_signed(value) for value in values[shown]], padding=4, fontsize=8, color=FADED)
+    ax.axvline(0.0, color=FADED, linewidth=0.8)
     ax.margins(x=0.16)
     ax.set_ylim(len(shown) - 0.4, -0.6)
-    ax.set_yticks(np.arange(len(shown)), [names[i] for i in shown], fontsize=9, color=_INK, parse_math=False)
+    ax.set_yticks(np.arange(len(shown)), [names[i] for i in shown], fontsize=9, color=INK, parse_math=False)
     if not np.any(values[shown]):
         ax.set_xlim(-1.0, 1.0)
-    note = (
-        f"\n{len(hidden)} smaller values not shown, sum {_signed(values[hidden].sum())}"
-        if len(hidden)
-        else ""
-    )
-    _finish(figure, title, label + note, "")
+    note = f"\n{len(hidden)} smaller values not shown, sum {_signed(values[hidden].sum())}"
+    _finish(figure, title, label + note if len(hidden) else label, "")
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     return figure
@@ -99,8 +95,8 @@ def curve(
 ) -> Figure:
     """Draws one line for each name over a common x, told apart by colour and by dash.
 
-    **When it misleads.** Straight segments join the points: nothing is known between them, and a single run shows
-    no spread. The y axis does not start at zero unless the values do.
+    **When it misleads.** Straight segments join the points: nothing is known between them, and a single run
+    shows no spread. The y axis does not start at zero unless the values do.
 
     Args:
       x: (N,), increasing for a readable line; any unit, named by ``x_label``.
@@ -132,8 +128,16 @@ def curve(
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     ax = figure.add_subplot()
     for i, (name, y) in enumerate(lines.items()):
-        style = {"color": _PALETTE[i % len(_PALETTE)], "linestyle": _DASHES[i % len(_DASHES)]}
-        ax.plot(x, y, label=name, linewidth=1.8, marker="o" if len(x) <= 24 else "", markersize=3.5, **style)
+        ax.plot(
+            x,
+            y,
+            label=name,
+            color=_PALETTE[i % len(_PALETTE)],
+            linestyle=_DASHES[i % len(_DASHES)],
+            linewidth=1.8,
+            marker="o" if len(x) <= 24 else "",
+            markersize=3.5,
+        )
     ax.grid(axis="y", color=_RULE, linewidth=0.7)
     ax.set_axisbelow(True)
     if len(lines) > 1:
@@ -158,10 +162,10 @@ def _signed(value: float) -> str:
 def _finish(figure: Figure, title: str | None, x_label: str, y_label: str) -> None:
     """Sets the texts and drops the frame, keeping the two axes."""
     (ax,) = figure.axes
-    ax.set_xlabel(x_label, fontsize=9, color=_FADED, parse_math=False)
-    ax.set_ylabel(y_label, fontsize=9, color=_FADED, parse_math=False)
+    ax.set_xlabel(x_label, fontsize=9, color=FADED, parse_math=False)
+    ax.set_ylabel(y_label, fontsize=9, color=FADED, parse_math=False)
     ax.tick_params(labelsize=9, color=_RULE)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(_RULE)
     if title:
-        ax.set_title(title, fontsize=12, fontweight="bold", color=_INK, loc="left", pad=10, parse_math=False)
+        ax.set_title(title, fontsize=12, fontweight="bold", color=INK, loc="left", pad=10, parse_math=False)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jinja2
 from matplotlib.figure import Figure
 
-_WIDE = 7.0  # inches; a wider figure takes a whole row of the report
+_WIDE = 8.0  # inches; a wider figure takes a whole row of the report
 _PIXELS_PER_INCH = 96  # of CSS
 
 _TEMPLATE = """\
@@ -18,7 +18,8 @@ _TEMPLATE = """\
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" \
+content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>{{ title }}</title>
 <style>
 :root { color-scheme: light dark; --page: #f6f6f4; --card: #ffffff; --ink: #1d1d1f; --faded: #5c5c63;
@@ -41,7 +42,8 @@ nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none; 
   display: flex; flex-direction: column; gap: .8rem; min-width: 0; }
 .wide { grid-column: 1 / -1; }
 .card p { margin: 0; }
-.card img { display: block; max-width: 100%; height: auto; margin: 0 auto; border-radius: .4rem; background: #fff; }
+.card img { display: block; max-width: 100%; height: auto; margin: 0 auto; border-radius: .4rem;
+  background: #fff; }
 .shows b { color: var(--accent); }
 .care b { color: var(--care); }
 dl { display: grid; grid-template-columns: auto 1fr; gap: .15rem 1rem; margin: 0; font-size: .9rem;
@@ -51,7 +53,8 @@ dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; min-width
 .table { overflow-x: auto; margin-top: 1.25rem; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--faded); padding-bottom: .4rem; }
-th, td { text-align: left; padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
+th, td { text-align: left; padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--rule);
+  vertical-align: top; }
 th { color: var(--faded); font-weight: 600; }
 td.number { text-align: right; }
 </style>
@@ -103,7 +106,7 @@ alt="{{ card.alt or card.title ~ ': ' ~ card.shows }}">
 <thead><tr>{% for cell in table.header %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}
-<tr>{% for cell in row %}<td{% if cell is number %} class="number"{% endif %}>{{ cell | shown }}</td>{% endfor %}</tr>
+<tr>{% for cell in row %}<td{{ ' class=number' if cell is number }}>{{ cell | shown }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody>
 </table></div>
@@ -122,7 +125,7 @@ class Card:
 
     Args:
       title: heading of the card.
-      figure: any matplotlib figure; one wider than 7 inches takes a whole row.
+      figure: any matplotlib figure; one wider than 8 inches takes a whole row.
       shows: one line, what the picture shows.
       caution: one line, when not to trust it.
       facts: (label, value) pairs listed below; floats are shown with four significant digits.
@@ -203,11 +206,11 @@ def report(
 ) -> str:
     """Renders a report as one HTML page that needs no other file and no network.
 
-    All text is escaped; only a ``markupsafe.Markup`` string goes in as HTML. The page follows the reader's light or
-    dark mode and fits a phone. A content security policy inside it forbids scripts and requests.
+    All text is escaped; only a ``markupsafe.Markup`` string goes in as HTML. The page follows the reader's
+    light or dark mode and fits a phone. A content security policy inside it forbids scripts and requests.
 
-    **When it misleads.** A figure is a picture taken at ``dpi``: fine structure of a large map can be lost, and
-    ``"jpeg"``, smaller for photos, adds faint patterns of its own. Floats are rounded to four digits.
+    **When it misleads.** A figure is a picture taken at ``dpi``: fine structure of a large map can be lost,
+    and ``"jpeg"``, smaller for photos, adds faint patterns of its own. Floats are rounded to four digits.
 
     Args:
       title: heading of the page.

@@ -7,28 +7,31 @@ invisible; an arrow on the colour bar says that values lie beyond its end.
 """
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike, NDArray
 
 from jaxplain.plot._scale import (
+    FADED,
+    INK,
     Reduction,
     Scale,
     check_same_frame,
+    color_bar,
     enlarge,
+    geometry,
     grey,
     map_of,
     photo_of,
+    ratio,
     scale_of,
 )
 
-_INK, _FADED = "#222222", "#5f5f5f"
-_PANEL = 2.7  # width of one picture, inches
-_NAME_WIDTH, _CAPTION_WIDTH = 28, 40  # characters that fit one panel
+_LARGE, _SMALL = 3.4, 2.7  # width of a picture: one or two in a figure, and many; inches
 
 
 def heatmap(
@@ -50,11 +53,13 @@ def heatmap(
 
     Args:
       attribution: (H, W) or (H, W, C), in units of the explained output. One cell is drawn as one square.
-      image: (H, W), (H, W, 1) or (H, W, 3); integers in [0, 255] or floats in [0, 1]. It may be larger than the
-        attribution but must have its aspect ratio.
-      reduction: how channels become one value. ``"sum"`` keeps signs and the total; ``"norm"`` is the Euclidean
-        norm and ``"max_abs"`` the largest absolute value, both unsigned. Without a channel axis it does nothing.
-      signed: diverging (True) or sequential (False) scale; None takes the diverging one if any value is negative.
+      image: (H, W), (H, W, 1) or (H, W, 3); integers in [0, 255] or floats in [0, 1]. It may be larger than
+        the attribution but must have its aspect ratio.
+      reduction: how channels become one value. ``"sum"`` keeps signs and the total; ``"norm"`` is the
+        Euclidean norm and ``"max_abs"`` the largest absolute value, both unsigned. Without a channel axis it
+        does nothing.
+      signed: diverging (True) or sequential (False) scale; None takes the diverging one if any value is
+        negative.
       percentile: the scale ends at this percentile of the absolute values; 100 is the maximum. Where the
         percentile is 0, as in very sparse maps, the maximum is taken.
       title: text above the figure.
@@ -64,8 +69,8 @@ def heatmap(
       A figure.
 
     Raises:
-      ValueError: for a wrong rank, another aspect ratio, an image out of range, NaN or infinite values, an unknown
-        reduction, or ``signed=False`` with negative values.
+      ValueError: for a wrong rank, another aspect ratio, an image out of range, NaN or infinite values, an
+        unknown reduction, or ``signed=False`` with negative values.
 
     >>> import numpy as np
     >>> figure = heatmap(np.array([[1.0, -2.0], [0.0, 0.5]]), percentile=100)
@@ -77,14 +82,14 @@ def heatmap(
     photo = None if image is None else photo_of(image)
     if photo is not None:
         check_same_frame(values, photo)
-    figure, axes = _grid(1 if photo is None else 2, 2, values if photo is None else photo, title)
+    figure, axes = _grid(1 if photo is None else 2, 2, values if photo is None else photo, title, _LARGE)
     if photo is not None:
         _draw_photo(axes[0], photo)
     _draw_map(axes[-1], values, scale)
     for spine in axes[-1].spines.values():
         spine.set(visible=True, color="#bbbbbb", linewidth=0.6)
-    _color_bar(figure, axes[-1:], scale, label=label)
-    return figure
+    color_bar(figure, axes[-1:], scale, label=label)
+    return _trim(figure)
 
 
 def overlay(
@@ -100,12 +105,12 @@ def overlay(
 ) -> Figure:
     """Draws one attribution map over the greyscale image; zero is transparent.
 
-    Opacity is proportional to the absolute value, up to ``alpha`` at the end of the scale. A map smaller than the
-    image, as class activation maps are, is enlarged bilinearly: cell centres keep their values.
+    Opacity is proportional to the absolute value, up to ``alpha`` at the end of the scale. A map smaller than
+    the image, as class activation maps are, is enlarged bilinearly: cell centres keep their values.
 
-    **When it misleads.** The photo below draws the eye to its own edges, which then seem to belong to the map. An
-    enlarged map is no sharper than its cells: its smooth outline says nothing about the object's. As in
-    ``heatmap``, the scale is the map's own and summed channels can cancel.
+    **When it misleads.** The photo below draws the eye to its own edges, which then seem to belong to the
+    map. An enlarged map is no sharper than its cells: its smooth outline says nothing about the object's. As
+    in ``heatmap``, the scale is the map's own and summed channels can cancel.
 
     Args:
       attribution: (H, W) or (H, W, C), in units of the explained output; no larger than the image.
@@ -113,7 +118,8 @@ def overlay(
       alpha: opacity at the end of the scale, in (0, 1].
       reduction: how channels become one value; see ``heatmap``.
       signed: diverging or sequential scale; see ``heatmap``.
-      percentile: the scale ends at this percentile of the absolute values of the map as given, before enlarging.
+      percentile: the scale ends at this percentile of the absolute values of the map as given, before
+        enlarging.
       title: text above the figure.
       label: text beside the colour bar.
 
@@ -132,10 +138,10 @@ def overlay(
     values, photo = map_of(attribution, reduction), photo_of(image)
     check_same_frame(values, photo)
     scale = scale_of([values], percentile=percentile, signed=signed)
-    figure, axes = _grid(1, 1, photo, title)
+    figure, axes = _grid(1, 1, photo, title, _LARGE)
     _draw_overlay(axes[0], values, photo, scale, alpha)
-    _color_bar(figure, axes, scale, label=label, alpha=alpha)
-    return figure
+    color_bar(figure, axes, scale, label=label, alpha=alpha)
+    return _trim(figure)
 
 
 def gallery(
@@ -154,17 +160,18 @@ def gallery(
 ) -> Figure:
     """Draws the image and then every attribution over it, in a grid with names.
 
-    With ``scale="shared"`` all maps use one scale, the largest of their own limits, and the figure has one colour
-    bar; if any map has negative values, the scale of all is the symmetric diverging one. With ``scale="each"``
-    every map has its own scale and its own colour bar.
+    With ``scale="shared"`` all maps use one scale, the largest of their own limits, and the figure has one
+    colour bar; if any map has negative values, the scale of all is the symmetric diverging one. With
+    ``scale="each"`` every map has its own scale and its own colour bar.
 
-    **When it misleads.** ``"each"`` makes every method look equally strong: compare shapes, not colours, and read
-    the numbers under the maps. ``"shared"`` compares magnitudes, which means something only if the methods
-    have one unit: a gradient per pixel and a share of the logit do not. Agreement between methods is no evidence
-    that they are right: several share the same backward pass.
+    **When it misleads.** ``"each"`` makes every method look equally strong: compare shapes, not colours, and
+    read the numbers under the maps. ``"shared"`` compares magnitudes, which means something only if the
+    methods have one unit: a gradient per pixel and a share of the logit do not. Agreement between methods is
+    no evidence that they are right: several share the same backward pass.
 
     Args:
-      attributions: name to attribution, each (H, W) or (H, W, C), no larger than the image; drawn in this order.
+      attributions: name to attribution, each (H, W) or (H, W, C), no larger than the image; drawn in this
+        order.
       image: (H, W), (H, W, 1) or (H, W, 3); integers in [0, 255] or floats in [0, 1].
       scale: ``"each"`` or ``"shared"``.
       columns: the largest number of pictures in a row, the image included.
@@ -180,8 +187,8 @@ def gallery(
       A figure.
 
     Raises:
-      ValueError: as ``overlay``, naming the map at fault; for no maps at all, an unknown ``scale``, fewer than one
-        column, or a caption for a name that is not among the attributions.
+      ValueError: as ``overlay``, naming the map at fault; for no maps at all, an unknown ``scale``, fewer
+        than one column, or a caption for a name that is not among the attributions.
 
     >>> import numpy as np
     >>> photo = np.linspace(0, 1, 16).reshape(4, 4)
@@ -204,43 +211,47 @@ def gallery(
         check_same_frame(values, photo, repr(name))
     shared = scale_of(maps.values(), percentile=percentile, signed=signed)
 
-    names = {name: textwrap.fill(name, _NAME_WIDTH) for name in maps}
-    notes = {name: textwrap.fill(captions.get(name, ""), _CAPTION_WIDTH) for name in maps}
-    lines = sum(max(text.count("\n") for text in texts.values()) for texts in (names, notes))
-    extra = 0.3 + 0.16 * (lines + bool(captions)) + (0.4 if scale == "each" else 0.0)
-    figure, axes = _grid(len(maps) + 1, columns, photo, title, extra)
+    figure, axes = _grid(len(maps) + 1, columns, photo, title, _SMALL)
     _draw_photo(axes[0], photo)
     _label(axes[0], "input")
     for ax, (name, values) in zip(axes[1:], maps.items(), strict=True):
         own = shared if scale == "shared" else scale_of([values], percentile=percentile, signed=signed)
         _draw_overlay(ax, values, photo, own, alpha)
-        _label(ax, names[name], notes[name])
+        _label(ax, name, captions.get(name, ""))
         if scale == "each":
-            _color_bar(figure, [ax], own, alpha=alpha, location="bottom")
+            color_bar(figure, [ax], own, alpha=alpha, location="bottom")
     if scale == "shared":
-        _color_bar(figure, axes, shared, label=label, alpha=alpha)
-    return figure
+        color_bar(figure, axes, shared, label=label, alpha=alpha)
+    return _trim(figure)
 
 
-def _grid(
-    count: int, columns: int, frame: NDArray, title: str | None, extra: float = 0.0
-) -> tuple[Figure, list[Axes]]:
-    """Returns a figure of ``count`` picture frames without ticks, each with ``extra`` inches for its texts."""
+def _grid(count: int, columns: int, frame: NDArray, title: str | None, width: float) -> tuple[Figure, list[Axes]]:
+    """Returns a figure of ``count`` frames of ``width`` inches for pictures like ``frame``, without ticks."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    height, width = frame.shape[:2]
-    panel = _PANEL * min(max(height / width, 0.3), 2.0) + extra
-    figure = Figure(
-        figsize=(columns * (_PANEL + 0.1) + 0.8, rows * panel + (0.5 if title else 0.1)), layout="constrained"
-    )
+    height = width * ratio(frame.shape)
+    gaps = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.08, wspace=0.0, hspace=0.0)  # inches
+    figure = Figure((columns * (width + 0.1) + 0.8, rows * (height + 1.5) + 0.5), layout=gaps)
     grid = figure.add_gridspec(rows, columns)
     axes = [figure.add_subplot(grid[i // columns, i % columns]) for i in range(count)]
     for ax in axes:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     if title:
-        figure.suptitle(title, fontsize=12, fontweight="bold", color=_INK, parse_math=False)
+        figure.suptitle(title, fontsize=12, fontweight="bold", color=INK, parse_math=False)
     return figure, axes
+
+
+def _trim(figure: Figure) -> Figure:
+    """Sets the figure's height so that the pictures, which keep their aspect ratio, fill their frames."""
+    ax = figure.axes[0]
+    rows, _ = geometry(ax)
+    for _ in range(2):  # the space that the texts take depends a little on the height
+        figure.get_layout_engine().execute(figure)  # pyright: ignore[reportOptionalMemberAccess]
+        frame = ax.get_position(original=True).transformed(figure.transFigure - figure.dpi_scale_trans)
+        missing = ratio(ax.images[0].get_size()) * frame.width - frame.height
+        figure.set_figheight(figure.get_figheight() + rows * missing)
+    return figure
 
 
 def _draw_photo(ax: Axes, photo: NDArray) -> None:
@@ -259,26 +270,5 @@ def _draw_overlay(ax: Axes, values: NDArray, photo: NDArray, scale: Scale, alpha
 
 
 def _label(ax: Axes, name: str, caption: str = "") -> None:
-    ax.set_title(name, fontsize=10, color=_INK, pad=4, parse_math=False)
-    ax.set_xlabel(caption, fontsize=8, color=_FADED, labelpad=4, parse_math=False)
-
-
-def _color_bar(
-    figure: Figure,
-    axes: Sequence[Axes],
-    scale: Scale,
-    *,
-    label: str = "",
-    alpha: float | None = None,
-    location: Literal["right", "bottom"] = "right",
-) -> None:
-    """Adds a colour bar with ticks at the ends and at zero, and an arrow where values lie beyond an end."""
-    extend = "neither" if not scale.clipped else "both" if scale.signed else "max"
-    mappable = ScalarMappable(scale.norm(), scale.colors(alpha))
-    thin = {"aspect": 22, "pad": 0.02} if location == "right" else {"aspect": 28, "pad": 0.02, "shrink": 0.9}
-    bar = figure.colorbar(mappable, ax=list(axes), location=location, extend=extend, **thin)
-    ticks = [-scale.limit, 0.0, scale.limit] if scale.signed else [0.0, scale.limit]
-    bar.set_ticks(ticks, labels=[f"{tick:.2g}".replace("-", "−") for tick in ticks])
-    bar.ax.tick_params(length=0, labelsize=8, labelcolor=_FADED)
-    bar.set_label(label, fontsize=9, color=_FADED, parse_math=False)
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    ax.set_title(textwrap.fill(name, 28), fontsize=10, color=INK, pad=4, parse_math=False)
+    ax.set_xlabel(textwrap.fill(caption, 40), fontsize=8, color=FADED, labelpad=4, parse_math=False)

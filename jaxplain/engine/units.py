@@ -1,0 +1,256 @@
+"""Units: what a rule, or a name like "the last convolution", acts on.
+
+Raw operations are too small: a dense layer is a dot product, a broadcast and an addition, gelu is eight
+operations. `group` collects them:
+
+- **conv, dense**: a convolution or dot product with one live operand, and the constant additions and scalings
+  that follow it (bias, BatchNorm at inference), with the reshapes between them;
+- **activation**: the largest cluster of elementwise operations with one live input: relu in any spelling, gelu
+  in its eight operations, silu;
+- **sum**: a sum of live values (residual), reduce_sum, average pooling with its division;
+- **product**: two live factors: gates, attention;
+- **max**: max-pooling, reduce_max, the larger of two live values;
+- **structural**: moves elements without changing them: reshape, slice, gather, a constant mask;
+- **scan, remat, cond, while, custom**: control flow, and functions with a custom derivative that are not
+  elementwise;
+- **other**: none of these.
+
+*Live* means: depends on the explained input. A weight is whatever is not live.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from math import prod
+
+from jaxplain import _jax
+from jaxplain.engine.trace import Op, Program, Value
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unit:
+    """Operations that act as one: from `inputs` (live values of other units) to `outputs`."""
+
+    kind: str
+    ops: tuple[Op, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+
+class _Grouping:
+    """One pass over a program; each operation ends up in exactly one unit."""
+
+    def __init__(self, program: Program, live: set[Value]):
+        self.program = program
+        self.live = program.dependent(live)
+        self.users: dict[Value, list[Op]] = {}
+        for op in program.ops:
+            for value in dict.fromkeys(op.operands):
+                self.users.setdefault(value, []).append(op)
+        self.maker = {value: op for op in program.ops for value in op.outputs}
+        self.taken: dict[Op, str] = {}
+        self.units: list[Unit] = []
+
+    def live_operands(self, op: Op) -> list[Value]:
+        """With repeats: `x @ x` has two."""
+        return [v for v in op.operands if v in self.live]
+
+    def add(self, kind: str, ops: Sequence[Op]) -> None:
+        made = {v for op in ops for v in op.outputs}
+        inputs = dict.fromkeys(v for op in ops for v in self.live_operands(op) if v not in made)
+        outside = [v for op in ops for v in op.outputs if self.escapes(v, ops)]
+        self.units.append(Unit(kind, tuple(ops), tuple(inputs), tuple(outside)))
+        self.taken.update((op, kind) for op in ops)
+
+    def escapes(self, value: Value, ops: Sequence[Op]) -> bool:
+        return value in self.program.outputs or any(user not in ops for user in self.users.get(value, ()))
+
+    def chain(self, seed: Op, arithmetic) -> list[Op]:
+        """`seed` and the single-user operations after it, up to the last that `arithmetic` accepts."""
+        ops, end, value = [seed], 1, seed.outputs[0]
+        while len(self.users.get(value, ())) == 1 and value not in self.program.outputs:
+            (user,) = self.users[value]
+            if user.primitive in _jax.RESHAPES:
+                ops.append(user)
+            elif (
+                self.live_operands(user) == [value]
+                and user.outputs[0].shape == value.shape
+                and arithmetic(user, value)
+            ):
+                ops.append(user)
+                end = len(ops)
+            else:
+                break
+            value = user.outputs[0]
+        return ops[:end]
+
+    def run(self) -> list[Unit]:
+        live_ops = [op for op in self.program.ops if self.live_operands(op)]
+        for op in live_ops:
+            if op in self.taken:
+                continue
+            if op.primitive in (_jax.CONV, _jax.DOT) and len(self.live_operands(op)) == 1:
+                kind = "conv" if op.primitive is _jax.CONV else "dense"
+                self.add(kind, self.chain(op, shifts_or_scales))
+            elif op.primitive in _jax.SUM_OVER:
+                self.add("sum", self.chain(op, scales))
+        for ops in self.clusters([op for op in live_ops if op not in self.taken]):
+            self.add("activation", ops)
+        for op in live_ops:
+            if op not in self.taken:
+                self.add(self.kind_of(op), [op])
+        order = {op: k for k, op in enumerate(self.program.ops)}
+        return sorted(self.units, key=lambda unit: order[unit.ops[-1]])
+
+    def clusters(self, candidates: list[Op]) -> list[list[Op]]:
+        """Elementwise operations by the one live value that all of them are a function of.
+
+        The value that a candidate's result is an elementwise function of is found by walking up: an operation
+        with several live operands belongs to the nearest value that all of them are functions of.
+        """
+        candidates_set = set(candidates)
+        above: dict[Value, Value] = {}  # the nearest value that a value is an elementwise function of
+
+        def ancestors(value: Value) -> list[Value]:
+            line = [value]
+            while line[-1] in above:
+                line.append(above[line[-1]])
+            return line
+
+        for op in candidates:
+            if not is_elementwise(op):
+                continue
+            operands = list(dict.fromkeys(self.live_operands(op)))
+            lines = [ancestors(v) for v in operands]
+            common = [v for v in lines[0] if all(v in line for line in lines[1:])]
+            if common and op.outputs[0].shape == common[0].shape:
+                above[op.outputs[0]] = common[0]
+        roots: dict[Value, list[Op]] = {}
+        for op in candidates:
+            if op.outputs[0] in above:
+                roots.setdefault(ancestors(op.outputs[0])[-1], []).append(op)
+        # A cluster of nothing but casts is structural.
+        return [
+            ops
+            for ops in roots.values()
+            if candidates_set.issuperset(ops) and any(op.primitive not in _jax.RESHAPES for op in ops)
+        ]
+
+    def kind_of(self, op: Op) -> str:
+        several = len(self.live_operands(op)) > 1
+        named = {_jax.SCAN: "scan", _jax.REMAT: "remat", _jax.COND: "cond", _jax.WHILE: "while"}
+        if op.primitive in named:
+            return named[op.primitive]
+        if op.primitive in _jax.CUSTOM:
+            return "custom"
+        if op.primitive in _jax.MAX_OVER or (several and op.primitive in _jax.MAX_OF_TWO):
+            return "max"
+        if op.primitive in _jax.SUM_OF_TWO and several:
+            return "sum"
+        if op.primitive in _jax.PRODUCT_OF_TWO | {_jax.CONV, _jax.DOT} and several:
+            return "product"
+        masks = op.primitive is _jax.SELECT and op.inputs[0] not in self.live
+        if op.primitive in _jax.STRUCTURAL or masks:
+            return "structural"
+        return "other"
+
+
+def group(program: Program, live: set[Value]) -> list[Unit]:
+    """The units of a program (not of its bodies), in the order in which they end."""
+    return _Grouping(program, live).run()
+
+
+def scales(op: Op, live: Value) -> bool:
+    """Whether an operation multiplies or divides its one live operand by constants."""
+    return op.primitive is _jax.MUL or (op.primitive is _jax.DIV and op.inputs[0] is live)
+
+
+def shifts_or_scales(op: Op, live: Value) -> bool:
+    """Whether an operation adds to, negates or scales its one live operand by constants."""
+    return op.primitive in _jax.SUM_OF_TWO | {_jax.NEGATION} or scales(op, live)
+
+
+def is_elementwise(op: Op) -> bool:
+    """Whether each output element depends on the operands' elements at the same place only."""
+    if op.primitive in _jax.CUSTOM and op.bodies:
+        # A function with its own derivative is elementwise if all it does is.
+        (body,) = op.bodies
+        same = all(v.shape in ((), op.outputs[0].shape) for v in body.inputs)
+        return same and len(op.outputs) == 1 and all(is_elementwise(inner) for inner in body.ops)
+    return op.primitive in _jax.ELEMENTWISE
+
+
+def body_inputs(op: Op, marked: set[Value]) -> list[set[Value]]:
+    """For each body of an operation, its inputs that stand for `marked` operands.
+
+    A scan's carry is marked when it is so at the start or becomes so in any round: a fixpoint.
+    """
+    flags = [isinstance(v, Value) and v in marked for v in op.inputs]
+    if op.primitive is _jax.COND:
+        return [{v for v, on in zip(body.inputs, flags[1:], strict=True) if on} for body in op.bodies]
+    if op.primitive is _jax.SCAN:
+        (body,) = op.bodies
+        consts, carries = _jax.scan_counts(op.params, len(op.inputs))
+        while True:
+            found = {v for v, on in zip(body.inputs, flags, strict=True) if on}
+            reached = body.dependent(found)
+            grown = [flags[consts + k] or body.outputs[k] in reached for k in range(carries)]
+            if grown == flags[consts : consts + carries]:
+                return [found]
+            flags[consts : consts + carries] = grown
+    if op.primitive is _jax.WHILE:
+        return [set() for _ in op.bodies]
+    return [{v for v, on in zip(body.inputs, flags, strict=True) if on} for body in op.bodies]
+
+
+def channel_axes(program: Program, known: dict[Value, int] | None = None) -> dict[Value, int]:
+    """Which axis of a value holds channels, for all values of which a convolution tells.
+
+    The axis is followed from a convolution's output through elementwise operations, pooling, transposes and
+    reshapes that keep it whole: Grad-CAM then reads channels-last and channels-first networks alike.
+    """
+    axes = dict(known or {})
+    keeps_rank = _jax.STRUCTURAL | _jax.SUM_OVER | _jax.MAX_OVER
+    for op in program.ops:
+        out = op.outputs[0]
+        source = next((v for v in op.operands if v in axes), None)
+        if op.primitive is _jax.CONV:
+            axes[out] = _jax.conv_channel_axis(op.params)
+        elif source is None:
+            continue
+        elif op.primitive in (_jax.REMAT, _jax.SCAN):
+            (body,) = op.bodies
+            inside = {v: axes[a] for v, a in zip(body.inputs, op.inputs, strict=True) if a in axes}
+            inner = channel_axes(body, inside)
+            count = _jax.scan_counts(op.params, len(op.inputs))[1] if op.primitive is _jax.SCAN else None
+            for value, made in zip(op.outputs[:count], body.outputs, strict=False):
+                if made in inner:
+                    axes[value] = inner[made]
+        elif op.primitive is _jax.TRANSPOSE:
+            axes[out] = list(op.params["permutation"]).index(axes[source])
+        elif len(out.shape) == len(source.shape) and (
+            is_elementwise(op)
+            or (op.primitive in keeps_rank and out.shape[axes[source]] == source.shape[axes[source]])
+        ):
+            axes[out] = axes[source]
+        elif op.primitive in _jax.STRUCTURAL:
+            axis = axes[source]
+            before, size = prod(source.shape[:axis]), source.shape[axis]
+            same = [j for j, n in enumerate(out.shape) if n == size and prod(out.shape[:j]) == before]
+            if len(same) == 1 and prod(out.shape) == prod(source.shape):
+                axes[out] = same[0]
+    return axes
+
+
+def bottlenecks(program: Program, live: set[Value]) -> set[Value]:
+    """Values through which everything flows from the live inputs to the outputs."""
+    reached = program.dependent(live)
+    ops = [op for op in program.needed(program.outputs, set()) if not reached.isdisjoint(op.operands)]
+    last_use = {v: k for k, op in enumerate(ops) for v in op.operands if v in reached}
+    last_use.update((v, len(ops)) for v in program.outputs if isinstance(v, Value) and v in reached)
+    found, open_values = set(), {v for v in live if v in last_use}
+    for k, op in enumerate(ops):
+        open_values.update(v for v in op.outputs if v in last_use and v in reached)
+        open_values = {v for v in open_values if last_use[v] > k}
+        if len(open_values) == 1:
+            found |= open_values
+    return found

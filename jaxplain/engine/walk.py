@@ -1,0 +1,178 @@
+"""Evaluating a program, with values captured or planted on the way, and cutting it in two."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
+
+import jax
+
+from jaxplain import _jax
+from jaxplain.engine.trace import Atom, Literal, Op, Program, Value
+
+
+def evaluate(
+    program: Program,
+    inputs: Sequence[Any],
+    *,
+    wanted: Set[Value] = frozenset(),
+    planted: Mapping[Value, Any] | None = None,
+) -> tuple[list[Any], dict[Value, Any]]:
+    """(the outputs, the wanted values), with the planted values in place of the computed ones.
+
+    A value inside a scan has a leading axis of iterations, one for each scan around it.
+    """
+    planted = planted or {}
+    env = {**program.constants, **dict(zip(program.inputs, inputs, strict=True)), **planted}
+    touched = wanted | planted.keys()
+    entered = {op for op in program.ops if op.bodies and not touched.isdisjoint(values_inside(op))}
+    sought = [*program.outputs, *(v for v in made_by(program) if v in wanted)]
+    sought += [v for op in entered for v in op.outputs]
+    captured = {}
+    for op in program.needed(sought, set(planted), effects=True):
+        operands = [read(env, v) for v in op.inputs]
+        if op in entered:
+            results, inside = enter(op, operands, wanted, planted)
+            captured |= inside
+        else:
+            results = op.run(operands)
+        env.update((v, r) for v, r in zip(op.outputs, results, strict=True) if v not in planted)
+    captured |= {v: env[v] for v in wanted if v in env}
+    return [read(env, v) for v in program.outputs], captured
+
+
+def enter(
+    op: Op, operands: list[Any], wanted: Set[Value], planted: Mapping[Value, Any]
+) -> tuple[list[Any], dict[Value, Any]]:
+    """Run a scan or a remat with its body evaluated by us."""
+    (body,) = op.bodies
+    here = values_inside(op)
+    # JAX sees lists in a fixed order: its pytrees sort dictionary keys, and values have no order.
+    captured_here = [v for v in here if v in wanted]
+    planted_here = [v for v in planted if v in here]
+    arrays_here = [planted[v] for v in planted_here]
+
+    def run_body(operands, arrays):
+        inside = dict(zip(planted_here, arrays, strict=True))
+        outputs, captured = evaluate(body, operands, wanted=set(captured_here), planted=inside)
+        return outputs, [captured[v] for v in captured_here]
+
+    if op.primitive is _jax.REMAT:
+        policy, prevent_cse = op.params["policy"], op.params["prevent_cse"]
+        remat = jax.checkpoint(run_body, policy=policy, prevent_cse=prevent_cse)
+        outputs, captured = remat(operands, arrays_here)
+        return outputs, dict(zip(captured_here, captured, strict=True))
+
+    num_consts, num_carry = _jax.scan_counts(op.params, len(operands))
+    consts, init, xs = split(operands, num_consts, num_carry)
+
+    def step(carry, item):
+        x, arrays = item
+        outputs, captured = run_body([*consts, *carry, *x], arrays)
+        return outputs[:num_carry], (outputs[num_carry:], captured)
+
+    params = {k: op.params[k] for k in ("length", "reverse", "unroll")}
+    carry, (ys, captured) = jax.lax.scan(step, init, (xs, arrays_here), **params)
+    return [*carry, *ys], dict(zip(captured_here, captured, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """A program in two halves: `before(inputs) -> (z, rest)` and `after(z, rest) -> outputs`.
+
+    Each half holds only the operations it needs. `rest` are the values that `after` needs and that do not
+    depend on z; `bypass` says how many of them depend on the explained input: 0 when z is a bottleneck.
+    `reaches` says whether an output depends on z at all.
+    """
+
+    before: Callable[[Sequence[Any]], tuple[Any, Any]]
+    after: Callable[[Any, Any], list[Any]]
+    bypass: int
+    reaches: bool
+
+
+def cut(program: Program, site: Value, live: Set[Value]) -> Cut:
+    """Cut a program at one of its values, or at one inside a scan (then z holds all its iterations)."""
+    if site not in made_by(program):
+
+        def capture_all(inputs):
+            _, captured = evaluate(program, inputs, wanted={site})
+            return captured[site], list(inputs)
+
+        def replant(z, inputs):
+            return evaluate(program, inputs, planted={site: z})[0]
+
+        return Cut(capture_all, replant, bypass=len(live), reaches=True)
+
+    below = program.dependent({site})
+    after_ops = [op for op in program.needed(program.outputs, {site}) if not below.isdisjoint(op.operands)]
+    uses = dict.fromkeys(v for op in after_ops for v in op.operands)
+    uses |= dict.fromkeys(v for v in program.outputs if isinstance(v, Value))
+    rest = [v for v in uses if v not in below and v not in program.constants]
+    before_ops = program.needed([site, *rest], set())
+
+    def before(inputs):
+        env = {**program.constants, **dict(zip(program.inputs, inputs, strict=True))}
+        run(before_ops, env)
+        return env[site], [env[v] for v in rest]
+
+    def after(z, values):
+        env = {**program.constants, **dict(zip(rest, values, strict=True)), site: z}
+        run(after_ops, env)
+        return [read(env, v) for v in program.outputs]
+
+    reached = program.dependent(live)
+    return Cut(
+        before,
+        after,
+        bypass=sum(v in reached for v in rest),
+        reaches=not below.isdisjoint(v for v in program.outputs if isinstance(v, Value)),
+    )
+
+
+def run(ops: Sequence[Op], env: dict[Value, Any]) -> None:
+    """Run operations in order, reading from and writing to `env`."""
+    for op in ops:
+        env.update(zip(op.outputs, op.run([read(env, v) for v in op.inputs]), strict=True))
+
+
+def read(env: Mapping[Value, Any], atom: Atom) -> Any:
+    """An operand's array."""
+    return atom.value if isinstance(atom, Literal) else env[atom]
+
+
+def made_by(program: Program) -> Set[Value]:
+    """The inputs and results of a program's own operations."""
+    return {*program.inputs, *(v for op in program.ops for v in op.outputs)}
+
+
+def values_inside(op: Op) -> Set[Value]:
+    """Every value that is made inside an operation's bodies, at any depth."""
+    return {v for body in op.bodies for program, _ in body.walk() for v in made_by(program)}
+
+
+def split(values: Sequence[Any], first: int, second: int) -> tuple[list[Any], list[Any], list[Any]]:
+    """The first, the next, and the remaining values."""
+    return list(values[:first]), list(values[first : first + second]), list(values[first + second :])
+
+
+def inlined(program: Program, target: Op) -> Program:
+    """`program` with the body of one of its remats in place of the call, so that it can be cut inside."""
+    ops, renamed = [], {}
+
+    def rename(atoms):
+        return tuple(renamed.get(v, v) if isinstance(v, Value) else v for v in atoms)
+
+    constants = dict(program.constants)
+    for op in program.ops:
+        if op is not target:
+            ops.append(dataclasses.replace(op, inputs=rename(op.inputs)))
+            continue
+        (body,) = op.bodies
+        constants |= body.constants
+        inner = dict(zip(body.inputs, rename(op.inputs), strict=True))
+        for inside in body.ops:
+            swapped = tuple(inner.get(v, v) if isinstance(v, Value) else v for v in inside.inputs)
+            ops.append(dataclasses.replace(inside, inputs=swapped))
+        results = (inner.get(v, v) if isinstance(v, Value) else v for v in body.outputs)
+        renamed |= dict(zip(op.outputs, results, strict=True))
+    return Program(program.inputs, rename(program.outputs), ops, constants)

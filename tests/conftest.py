@@ -1,0 +1,28 @@
+"""Numerics of the test run.
+
+Everything runs in float64 with strict dtype promotion and without implicit rank promotion, so that a stray
+float32 constant or a silent broadcast inside the library is an error; except `tests/examples` and
+`tests/plot`, which run as a user's program does. Arrays at module level of a test are therefore numpy's.
+"""
+
+import os
+from pathlib import Path
+
+# Before JAX starts: four devices on one host, for the laws about sharding; and little optimisation, since
+# these programs are compiled far longer than they run.
+FLAGS = ["--xla_force_host_platform_device_count=4", "--xla_backend_optimization_level=0"]
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
+
+import jax
+import pytest
+
+PLAIN = {"examples", "plot"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def numerics(request):
+    if PLAIN & set(Path(str(request.fspath)).parts):
+        yield
+        return
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield

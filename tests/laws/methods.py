@@ -1,0 +1,185 @@
+"""Every method, once: a new one joins all laws by an entry here.
+
+`make(f)` builds the explainer of `f(x, p) -> scalar` with small settings. `complete` gives the amount that
+its result sums to, as a function of (fx, x); None where nothing is promised. What a method is excused from,
+and why, stands beside it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jaxplain as jxp
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    name: str
+    make: Callable[..., Any]
+    stochastic: bool = False
+    image: bool = False  # needs the small convolutional network
+    map: bool = False  # returns a map over a site, not the structure of x
+    complete: Callable[..., Any] | None = None
+    gap: float = 1e-10  # of completeness, relative: the quadrature's, where there is one
+    chunked: Callable[..., Any] | None = None  # make(f, chunk_size)
+    excused: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def explain(self, f, x, *args):
+        """The result with a fixed key; the value alone of an estimate."""
+        explain = self.make(f)
+        return explain(jax.random.key(7), x, *args).value if self.stochastic else explain(x, *args)
+
+
+def at_zero(fx, x):
+    return fx(x) - fx(jax.tree.map(jnp.zeros_like, x))
+
+
+def at_blur(fx, x):
+    return fx(x) - fx(jxp.blur(3.0)(x))
+
+
+def background_like(x):
+    return jax.tree.map(lambda v: jnp.stack([jnp.zeros_like(v), jnp.full_like(v, 0.5)]), x)
+
+
+def over_background(make):
+    """A background in the shape of x, so that one entry serves every law."""
+
+    def build(f, **options):
+        def explain(key, x, *args):
+            return make(f, background_like(x), **options)(key, x, *args)
+
+        return explain
+
+    return build
+
+
+def averaged(f, **options):
+    def explain(x, *args):
+        each = lambda b: jxp.integrated_gradients(f, b, num_steps=3)
+        return jxp.average_over(each, background_like(x), **options)(x, *args)
+
+    return explain
+
+
+def site_method(method, **options):
+    def build(f, **more):
+        return method(f, "features", **options, **more)
+
+    return build
+
+
+def ig(**options):
+    return lambda f, **more: jxp.integrated_gradients(f, **{"num_steps": 6, **options, **more})
+
+
+def smooth_of(method, **options):
+    return lambda f, **more: jxp.smooth(method(f), **{"num_samples": 4, **options, **more})
+
+
+def chunked(make):
+    return lambda f, size: make(f, chunk_size=size)
+
+
+expected = over_background(lambda f, b, **o: jxp.expected_gradients(f, b, **{"num_samples": 5, **o}))
+sorts = "its path is chosen by sorting gradients of f, so it is not linear in f"
+squares = "it squares"
+
+METHODS = [
+    Method("gradient", jxp.gradient),
+    Method("gradient_times_input", jxp.gradient_times_input),
+    Method("sensitivity", jxp.sensitivity, excused={"linear": squares}),
+    Method("saliency", jxp.saliency, excused={"linear": "it takes magnitudes"}),
+    Method("taylor", lambda f: jxp.taylor(f, 0.25)),
+    Method("integrated_gradients", ig(), complete=at_zero, gap=1e-4, chunked=chunked(ig())),
+    *(
+        Method(f"integrated_gradients[{rule}]", ig(nodes=rule, num_steps=40), complete=at_zero, gap=gap)
+        for rule, gap in {"midpoint": 1e-3, "trapezoid": 1e-3, "left": 0.1, "right": 0.1}.items()
+    ),
+    Method("expected_gradients", expected, stochastic=True, chunked=chunked(expected)),
+    Method(
+        "blur_integrated_gradients",
+        lambda f, **o: jxp.blur_integrated_gradients(f, max_sigma=3.0, **{"num_steps": 8, **o}),
+        complete=at_blur,
+        gap=1e-3,
+        chunked=chunked(lambda f, **o: jxp.blur_integrated_gradients(f, max_sigma=3.0, num_steps=8, **o)),
+        excused={"dummy": "a blurred neighbour moves the ignored input, but f does not see it: tested apart"},
+    ),
+    Method(
+        "guided_integrated_gradients",
+        lambda f: jxp.guided_integrated_gradients(f, num_steps=200, fraction=0.3),
+        complete=at_zero,
+        gap=0.05,
+        excused={"linear": sorts},
+    ),
+    Method("smooth[mean]", smooth_of(jxp.gradient), stochastic=True, chunked=chunked(smooth_of(jxp.gradient))),
+    Method(
+        "smooth[square]",
+        smooth_of(jxp.gradient, moment="square"),
+        stochastic=True,
+        chunked=chunked(smooth_of(jxp.gradient, moment="square")),
+        excused={"linear": squares},
+    ),
+    Method(
+        "smooth[variance]",
+        smooth_of(jxp.gradient, moment="variance"),
+        stochastic=True,
+        chunked=chunked(smooth_of(jxp.gradient, moment="variance")),
+        excused={"linear": squares},
+    ),
+    Method("average_over", averaged, chunked=chunked(averaged)),
+    *(
+        Method(
+            method.__name__,
+            site_method(method),
+            image=True,
+            map=True,
+            excused={
+                "structure": "a map over the site's space",
+                "dummy": "a map over the site's space, not over inputs",
+                "argnums": "its site depends on the argument",
+                "linear": "the relu, or the weights, are not linear in f",
+            },
+        )
+        for method in (
+            jxp.grad_cam,
+            jxp.grad_cam_elementwise,
+            jxp.grad_cam_pp,
+            jxp.xgrad_cam,
+            jxp.hires_cam,
+            jxp.layer_cam,
+            jxp.eigen_grad_cam,
+            jxp.eigen_cam,
+            jxp.cam,
+        )
+    ),
+    *(
+        Method(
+            method.__name__,
+            site_method(method),
+            image=True,
+            map=True,
+            chunked=chunked(site_method(method)),
+            excused={"structure": "a map over the site's space", "linear": "its weights are not linear in f"},
+        )
+        for method in (jxp.score_cam, jxp.ablation_cam)
+    ),
+    Method(
+        "grad_cam[upsample]",
+        site_method(jxp.grad_cam, upsample=True, relu=False),
+        image=True,
+        map=True,
+        excused={"linear": "it is: tested through cam"},
+    ),
+    Method(
+        "smooth[grad_cam]",
+        smooth_of(site_method(jxp.grad_cam, relu=False)),
+        stochastic=True,
+        image=True,
+        map=True,
+        excused={"linear": "it is, but Grad-CAM's site must be in both functions"},
+    ),
+]
