@@ -200,13 +200,13 @@ def matching(name: str, value: Any, x: Any) -> Any:
     structure = jax.tree.structure(x, is_leaf=lambda leaf: leaf is None)
     try:
         leaves = structure.flatten_up_to(value)
+        models = jax.tree.leaves(x, is_leaf=lambda leaf: leaf is None)
+        kept = [None if m is None else jnp.asarray(v, m.dtype) for v, m in zip(leaves, models, strict=True)]
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{name} must be a number, an array, a pytree like the explained argument, or a callable of it; "
             f"its structure is {jax.tree.structure(value)}, the argument's {structure}"
         ) from error
-    models = jax.tree.leaves(x, is_leaf=lambda leaf: leaf is None)
-    kept = [None if m is None else jnp.asarray(v, m.dtype) for v, m in zip(leaves, models, strict=True)]
     return jax.tree.unflatten(structure, kept)
 
 

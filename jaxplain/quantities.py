@@ -137,10 +137,11 @@ def margin(logits_fn: Logits) -> Quantity:
     @named_after(logits_fn, "margin")
     def lead(x, label, *args, **kwargs):
         logits = logits_of(logits_fn, x, args, kwargs)
-        if logits.shape[0] < 2:
+        num_classes = logits.shape[0]
+        if num_classes < 2:
             raise ValueError("margin needs at least 2 classes; use class_score for a single output")
-        score = pick(logits, label)
-        return score - jnp.where(jnp.arange(logits.shape[0]) == label, -jnp.inf, logits).max()
+        own = jax.nn.one_hot(checked_label(label, num_classes), num_classes, dtype=bool)
+        return pick(logits, label) - jnp.where(own, -jnp.inf, logits).max()
 
     return lead
 
@@ -165,6 +166,16 @@ def logits_of(logits_fn: Logits, x: Any, args: tuple[Any, ...], kwargs: dict[str
 def pick(logits: jax.Array, label: Any) -> jax.Array:
     """`logits[label]`; an integer out of range raises, a traced one gives NaN, in value and gradients."""
     num_classes = logits.shape[0]
+    label = checked_label(label, num_classes)
+    if isinstance(label, int):
+        return logits[label]
+    inside = (label >= 0) & (label < num_classes)
+    # A factor, not a where: it makes the gradients NaN too.
+    return logits[jnp.clip(label, 0, num_classes - 1)] * jnp.where(inside, 1.0, jnp.nan).astype(logits.dtype)
+
+
+def checked_label(label: Any, num_classes: int) -> int | jax.Array:
+    """A label as an integer in range, or as a JAX integer wide enough to be compared with the classes."""
     if isinstance(label, bool | np.bool_):
         raise TypeError("a label is an integer, not a bool")
     if not isinstance(label, jax.Array):
@@ -174,11 +185,7 @@ def pick(logits: jax.Array, label: Any) -> jax.Array:
             raise TypeError(f"a label is an integer, not {describe(label)}; names are not looked up") from error
         if not 0 <= label < num_classes:
             raise ValueError(f"label {label} is out of range: the network has classes 0 to {num_classes - 1}")
-        return logits[label]
+        return label
     if label.shape != () or not jnp.issubdtype(label.dtype, jnp.integer):
         raise TypeError(f"a label is one integer, not {describe(label)}; map over several with jax.vmap")
-    if label.dtype.itemsize < 4:  # so that the number of classes fits
-        label = label.astype(jnp.int32)
-    inside = (label >= 0) & (label < num_classes)
-    # A factor, not a where: it makes the gradients NaN too.
-    return logits[jnp.clip(label, 0, num_classes - 1)] * jnp.where(inside, 1.0, jnp.nan).astype(logits.dtype)
+    return label.astype(jnp.int32) if label.dtype.itemsize < 4 else label

@@ -1,8 +1,8 @@
 """Numerics of the test run.
 
 Everything runs in float64 with strict dtype promotion and without implicit rank promotion, so that a stray
-float32 constant or a silent broadcast inside the library is an error; except `tests/examples` and
-`tests/plot`, which run as a user's program does. Arrays at module level of a test are therefore numpy's.
+float32 constant or a silent broadcast inside the library is an error; except `tests/examples`, `tests/plot`
+and modules that set `NUMERICS = "plain"` (other libraries broadcast), which run as a user's program does. Arrays at module level of a test are therefore numpy's.
 """
 
 import os
@@ -21,7 +21,8 @@ PLAIN = {"examples", "plot"}
 
 @pytest.fixture(autouse=True, scope="module")
 def numerics(request):
-    if PLAIN & set(Path(str(request.fspath)).parts):
+    plain = getattr(request.module, "NUMERICS", "strict") == "plain"
+    if plain or PLAIN & set(Path(str(request.fspath)).parts):
         yield
         return
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):

@@ -219,14 +219,13 @@ def slice_at(
     def h(*args, **kwargs):
         traced = trace(f, args, kwargs, argnums=check_argnums(argnums), params=params)
         _, _, halves = cut_at(traced, at, strict=strict)
-        return halves.before(traced.args)[0]
+        return halves.site(traced.args)
 
     @named_after(f, "g")
     def g(z, *args, **kwargs):
         traced = trace(f, args, kwargs, argnums=check_argnums(argnums), params=params)
         site, _, halves = cut_at(traced, at, strict=strict)
-        _, rest = halves.before(traced.args)
-        return traced.result(halves.after(fitting(site, at, z), rest))
+        return traced.result(halves.after(fitting(site, at, z), halves.rest(traced.args)))
 
     return Slice(h, g)
 

@@ -72,7 +72,8 @@ class _Grouping:
             if user.primitive in _jax.RESHAPES:
                 ops.append(user)
             elif (
-                self.live_operands(user) == [value]
+                user.outputs
+                and self.live_operands(user) == [value]
                 and user.outputs[0].shape == value.shape
                 and arithmetic(user, value)
             ):
@@ -84,7 +85,7 @@ class _Grouping:
         return ops[:end]
 
     def run(self) -> list[Unit]:
-        live_ops = [op for op in self.program.ops if self.live_operands(op)]
+        live_ops = [op for op in self.program.ops if op.outputs and self.live_operands(op)]
         for op in live_ops:
             if op in self.taken:
                 continue
@@ -211,6 +212,8 @@ def channel_axes(program: Program, known: dict[Value, int] | None = None) -> dic
     axes = dict(known or {})
     keeps_rank = _jax.STRUCTURAL | _jax.SUM_OVER | _jax.MAX_OVER
     for op in program.ops:
+        if not op.outputs:
+            continue
         out = op.outputs[0]
         source = next((v for v in op.operands if v in axes), None)
         if op.primitive is _jax.CONV:

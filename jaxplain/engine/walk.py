@@ -77,15 +77,18 @@ def enter(
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-    """A program in two halves: `before(inputs) -> (z, rest)` and `after(z, rest) -> outputs`.
+    """A program in two halves, each with only the operations it needs.
 
-    Each half holds only the operations it needs. `rest` are the values that `after` needs and that do not
-    depend on z; `bypass` says how many of them depend on the explained input: 0 when z is a bottleneck.
-    `reaches` says whether an output depends on z at all.
+    `site(inputs) -> z` and `rest(inputs) -> values`, or both at once as `before`; then
+    `after(z, values) -> outputs`. The rest are the values that the second half needs and that do not depend on
+    z; `bypass` says how many of them depend on the explained input: 0 when z is a bottleneck. `reaches` says
+    whether an output depends on z at all.
     """
 
-    before: Callable[[Sequence[Any]], tuple[Any, Any]]
-    after: Callable[[Any, Any], list[Any]]
+    site: Callable[[Sequence[Any]], Any]
+    rest: Callable[[Sequence[Any]], list[Any]]
+    before: Callable[[Sequence[Any]], tuple[Any, list[Any]]]
+    after: Callable[[Any, list[Any]], list[Any]]
     bypass: int
     reaches: bool
 
@@ -94,37 +97,44 @@ def cut(program: Program, site: Value, live: Set[Value]) -> Cut:
     """Cut a program at one of its values, or at one inside a scan (then z holds all its iterations)."""
     if site not in made_by(program):
 
-        def capture_all(inputs):
-            _, captured = evaluate(program, inputs, wanted={site})
-            return captured[site], list(inputs)
+        def capture(inputs):
+            return evaluate(program, inputs, wanted={site})[1][site]
 
         def replant(z, inputs):
             return evaluate(program, inputs, planted={site: z})[0]
 
-        return Cut(capture_all, replant, bypass=len(live), reaches=True)
+        def both(inputs):
+            return capture(inputs), list(inputs)
+
+        return Cut(capture, list, both, replant, bypass=len(live), reaches=True)
 
     below = program.dependent({site})
     after_ops = [op for op in program.needed(program.outputs, {site}) if not below.isdisjoint(op.operands)]
     uses = dict.fromkeys(v for op in after_ops for v in op.operands)
     uses |= dict.fromkeys(v for v in program.outputs if isinstance(v, Value))
-    rest = [v for v in uses if v not in below and v not in program.constants]
-    before_ops = program.needed([site, *rest], set())
+    bypassing = [v for v in uses if v not in below and v not in program.constants]
+
+    def compute(values, inputs):
+        env = {**program.constants, **dict(zip(program.inputs, inputs, strict=True))}
+        run(program.needed(values, set()), env)
+        return [env[v] for v in values]
 
     def before(inputs):
-        env = {**program.constants, **dict(zip(program.inputs, inputs, strict=True))}
-        run(before_ops, env)
-        return env[site], [env[v] for v in rest]
+        z, *values = compute([site, *bypassing], inputs)
+        return z, values
 
     def after(z, values):
-        env = {**program.constants, **dict(zip(rest, values, strict=True)), site: z}
+        env = {**program.constants, **dict(zip(bypassing, values, strict=True)), site: z}
         run(after_ops, env)
         return [read(env, v) for v in program.outputs]
 
     reached = program.dependent(live)
     return Cut(
+        lambda inputs: compute([site], inputs)[0],
+        lambda inputs: compute(bypassing, inputs),
         before,
         after,
-        bypass=sum(v in reached for v in rest),
+        bypass=sum(v in reached for v in bypassing),
         reaches=not below.isdisjoint(v for v in program.outputs if isinstance(v, Value)),
     )
 

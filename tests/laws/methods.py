@@ -102,10 +102,10 @@ METHODS = [
     Method("expected_gradients", expected, stochastic=True, chunked=chunked(expected)),
     Method(
         "blur_integrated_gradients",
-        lambda f, **o: jxp.blur_integrated_gradients(f, max_sigma=3.0, **{"num_steps": 8, **o}),
+        lambda f, **o: jxp.blur_integrated_gradients(f, max_sigma=3.0, **{"num_steps": 16, **o}),
         complete=at_blur,
         gap=1e-3,
-        chunked=chunked(lambda f, **o: jxp.blur_integrated_gradients(f, max_sigma=3.0, num_steps=8, **o)),
+        chunked=chunked(lambda f, **o: jxp.blur_integrated_gradients(f, max_sigma=3.0, num_steps=16, **o)),
         excused={"dummy": "a blurred neighbour moves the ignored input, but f does not see it: tested apart"},
     ),
     Method(
