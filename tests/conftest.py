@@ -1,8 +1,9 @@
 """Numerics of the test run.
 
 Everything runs in float64 with strict dtype promotion and without implicit rank promotion, so that a stray
-float32 constant or a silent broadcast inside the library is an error; except `tests/examples`, `tests/plot`
-and modules that set `NUMERICS = "plain"` (other libraries broadcast), which run as a user's program does. Arrays at module level of a test are therefore numpy's.
+float32 constant or a silent broadcast inside the library is an error. `tests/examples`, `tests/plot` and
+modules that set `NUMERICS = "plain"` (because the libraries they use broadcast) run as a user's program does.
+Arrays at module level of a test are therefore numpy's.
 """
 
 import os
@@ -13,8 +14,8 @@ from pathlib import Path
 FLAGS = ["--xla_force_host_platform_device_count=4", "--xla_backend_optimization_level=0"]
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 PLAIN = {"examples", "plot"}
 

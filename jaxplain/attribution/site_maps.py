@@ -210,7 +210,9 @@ def require_pooled_head(scene: Scene) -> None:
         elif alone and pools(op, space_of(first, axes)):
             continue
         elif (scales and all(prod(getattr(v, "shape", ())) == 1 for v in by)) or (
-            op.primitive in _jax.RESHAPES and len(space_of(op.outputs[0], axes)) == len(space_of(first, axes))
+            op.primitive in _jax.RESHAPES | {_jax.BROADCAST}
+            and prod(op.outputs[0].shape) == prod(first.shape)
+            and len(space_of(op.outputs[0], axes)) == len(space_of(first, axes))
         ):
             unpooled.update(op.outputs)
             continue

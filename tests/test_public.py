@@ -1,0 +1,67 @@
+"""The public surface: what is listed exists, is documented as promised, and nothing private leaks in."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import jaxplain
+import jaxplain.attribution
+import jaxplain.engine
+import jaxplain.metrics
+
+MODULES = [jaxplain, jaxplain.attribution, jaxplain.engine, jaxplain.metrics]
+SOURCES = sorted(Path(jaxplain.__file__).parent.rglob("*.py"))
+FUNCTIONS = {
+    f"{module.__name__}.{name}": getattr(module, name)
+    for module in MODULES[1:]
+    for name in module.__all__
+    if inspect.isfunction(getattr(module, name))
+}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
+def test_all_lists_what_exists_sorted(module):
+    assert module.__all__ == sorted(module.__all__)
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_the_root_holds_what_its_packages_list():
+    for package in (jaxplain.attribution, jaxplain.engine):
+        assert set(package.__all__) <= set(jaxplain.__all__)
+
+
+@pytest.mark.parametrize(
+    "function", [f for n, f in FUNCTIONS.items() if not n.endswith(".tag")], ids=lambda f: f.__name__
+)
+def test_docstrings_have_every_part(function):
+    doc = inspect.getdoc(function)
+    first, rest = doc.split("\n", 1)
+    assert first.endswith(".")
+    assert rest.startswith("\n")
+    for part in ("Args:", "Returns:", "Example:", ">>> "):
+        assert part in doc or (part == "Args:" and not inspect.signature(function).parameters), part
+    explains = "attribution" in function.__module__ and "baselines" not in function.__module__
+    if explains and function.__name__ != "taylor_remainder":
+        assert "When not to trust it:" in doc
+        assert re.search(r"Source: \S", doc)
+    for name in inspect.signature(function).parameters:
+        assert re.search(rf"^    \*?{name}: ", doc, re.M), name
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+def test_no_private_jax_and_no_long_files(source):
+    text = source.read_text()
+    assert not re.search(r"jax\._src|jax\.interpreters", text)
+    if source.name != "_jax.py":
+        assert "jax.extend" not in text
+        assert "__version__" not in text or source.name == "__init__.py"
+    assert text.count("\n") <= 400
+
+
+def test_engine_knows_no_method_and_methods_know_no_plots():
+    root = Path(jaxplain.__file__).parent
+    for folder, forbidden in {"engine": "attribution|metrics|plot", "attribution": "metrics|plot"}.items():
+        for source in (root / folder).glob("*.py"):
+            assert not re.search(rf"from jaxplain\.({forbidden})", source.read_text()), source
