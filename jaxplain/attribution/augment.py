@@ -153,10 +153,10 @@ def average_over(
 
     Source: Lundberg and Lee 2017, section 4.2 (Deep SHAP); Sturmfels et al. 2020.
     """
-    counts = {leaf.shape[0] if jnp.ndim(leaf) else None for leaf in map(jnp.asarray, jax.tree.leaves(background))}
-    if len(counts) != 1 or counts & {0, None}:
-        raise ValueError(f"background needs the same number of references in every leaf, at least 1: {counts}")
     references = jax.tree.map(jnp.asarray, background)
+    counts = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(references)}
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(f"background needs the same number of references in every leaf, at least 1: {counts}")
     (count,) = counts
 
     @named_after(make_explain, "average_over")

@@ -15,7 +15,7 @@ What is inlined and what stays whole:
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any
 
 import jax
@@ -95,7 +95,7 @@ class Program:
     ops: list[Op]
     constants: dict[Value, Any]
 
-    def dependent(self, live: Sequence[Value] | set[Value]) -> set[Value]:
+    def dependent(self, live: Iterable[Value]) -> set[Value]:
         """Every value that depends on one of `live`, these included."""
         found = set(live)
         for op in self.ops:
@@ -103,7 +103,7 @@ class Program:
                 found.update(op.outputs)
         return found
 
-    def needed(self, targets: Sequence[Atom], given: set[Value], *, effects: bool = False) -> list[Op]:
+    def needed(self, targets: Iterable[Atom], given: Set[Value], *, effects: bool = False) -> list[Op]:
         """The operations that compute `targets` from `given`, inputs and constants; and those with effects."""
         wanted = {v for v in targets if isinstance(v, Value)} - given
         kept = []

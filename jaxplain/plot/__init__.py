@@ -9,11 +9,11 @@ try:
     from jaxplain.plot.html import Card, Section, Table, report
     from jaxplain.plot.maps import gallery, heatmap, overlay
 except ModuleNotFoundError as error:
-    if error.name not in ("matplotlib", "jinja2"):
+    missing = (error.name or "").partition(".")[0]
+    if missing not in ("matplotlib", "jinja2"):
         raise
     raise ImportError(
-        f"jaxplain.plot needs {error.name}, which is not installed: pip install jaxplain[plot]",
-        name=error.name,
+        f"jaxplain.plot needs {missing}; install it with: pip install jaxplain[plot]", name=missing
     ) from error
 
 __all__ = ["Card", "Section", "Table", "bars", "curve", "gallery", "heatmap", "overlay", "report"]

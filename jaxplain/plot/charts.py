@@ -101,7 +101,7 @@ def curve(
     Args:
       x: (N,), increasing for a readable line; any unit, named by ``x_label``.
       ys: name to values (N,), all in one unit, named by ``y_label``.
-      title: text above the figure.
+      title: text above the figure; a single line gives its name if there is no title.
       x_label: text below the axis.
       y_label: text beside the axis.
 

@@ -41,6 +41,8 @@ nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none; 
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: .75rem; padding: 1.1rem;
   display: flex; flex-direction: column; gap: .8rem; min-width: 0; }
 .wide { grid-column: 1 / -1; }
+.wide img { min-width: 44rem; }
+.scroll { overflow-x: auto; }
 .card p { margin: 0; }
 .card img { display: block; max-width: 100%; height: auto; margin: 0 auto; border-radius: .4rem;
   background: #fff; }
@@ -50,7 +52,7 @@ dl { display: grid; grid-template-columns: auto 1fr; gap: .15rem 1rem; margin: 0
   border-top: 1px solid var(--rule); padding-top: .7rem; }
 dt { color: var(--faded); }
 dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; min-width: 0; }
-.table { overflow-x: auto; margin-top: 1.25rem; }
+.table { margin-top: 1.25rem; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--faded); padding-bottom: .4rem; }
 th, td { text-align: left; padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--rule);
@@ -83,8 +85,10 @@ td.number { text-align: right; }
 {% set picture = embed(card.figure) %}
 <article class="card{{ ' wide' if picture.wide }}">
 <h3>{{ card.title }}</h3>
+<div class="scroll"{{ ' tabindex=0' if picture.wide }}>
 <img src="{{ picture.source }}" width="{{ picture.width }}" height="{{ picture.height }}" \
 alt="{{ card.alt or card.title ~ ': ' ~ card.shows }}">
+</div>
 <p class="shows"><b>What it shows.</b> {{ card.shows }}</p>
 <p class="care"><b>When not to trust it.</b> {{ card.caution }}</p>
 {% if card.facts %}
@@ -99,7 +103,7 @@ alt="{{ card.alt or card.title ~ ': ' ~ card.shows }}">
 </div>
 {% endif %}
 {% for table in section.tables %}
-<div class="table" tabindex="0"><table>
+<div class="table scroll" tabindex="0"><table>
 {% if table.caption %}
 <caption>{{ table.caption }}</caption>
 {% endif %}
