@@ -96,6 +96,24 @@ def bind(eqn: Any, stack: Any, operands: Sequence[Any]) -> list[Any]:
     return list(out) if eqn.primitive.multiple_results else [out]
 
 
+def marks_varying(eqn: Any) -> bool:
+    """Whether an equation only tells `shard_map` that a value varies over the mesh.
+
+    JAX exports no name for that primitive, so it is made once more, where it was found, and compared.
+    """
+    if eqn.primitive in KNOWN or "axes" not in eqn.params:
+        return False
+    mark = jax.make_jaxpr(lambda x: jax.lax.pcast(x, tuple(eqn.params["axes"]), to="varying"))
+    (made,) = open_jaxpr(mark(0.0))[0].eqns
+    return eqn.primitive is made.primitive
+
+
+def evaluate_plainly(eqn: Any, operands: Sequence[Any]) -> list[Any]:
+    """Run one equation on known arrays at trace time, outside of whatever mesh it was traced in."""
+    out = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
 def is_tracer(value: Any) -> bool:
     """Whether `value` is abstract, inside a transformation."""
     return isinstance(value, jax.core.Tracer)
@@ -170,3 +188,12 @@ def conv_channel_axis(params: dict[str, Any]) -> int:
 def conv_input_channel_axis(params: dict[str, Any]) -> int:
     """The axis of a convolution's input that holds its channels."""
     return params["dimension_numbers"].lhs_spec[1]
+
+
+# Every primitive that JAX names: what is not among them is a kernel, a callback or a stranger.
+KNOWN = {p for p in vars(prim).values() if isinstance(p, jex_core.Primitive)} | {
+    jax.lax.optimization_barrier_p,
+    jax.lax.split_p,
+    jax.lax.stack_p,
+    jax.lax.tile_p,
+}

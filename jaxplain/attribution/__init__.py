@@ -26,6 +26,7 @@ from jaxplain.attribution.paths import (
     guided_integrated_gradients,
     integrated_gradients,
 )
+from jaxplain.attribution.relevance import deconvnet, guided_backprop, guided_grad_cam
 
 __all__ = [
     "ablation_cam",
@@ -34,6 +35,7 @@ __all__ = [
     "blur_integrated_gradients",
     "cam",
     "constant",
+    "deconvnet",
     "eigen_cam",
     "eigen_grad_cam",
     "expected_gradients",
@@ -42,6 +44,8 @@ __all__ = [
     "grad_cam_pp",
     "gradient",
     "gradient_times_input",
+    "guided_backprop",
+    "guided_grad_cam",
     "guided_integrated_gradients",
     "hires_cam",
     "integrated_gradients",

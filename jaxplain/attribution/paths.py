@@ -336,28 +336,39 @@ def lowest_slopes_first(
     """The attribution along the guided path between two vectors.
 
     Within a step the gradient is fixed, so the order in which features move is too: sort by its magnitude, cut
-    the features that have not arrived into groups of `fraction` of all, and let groups move until the L1
-    distance of the step is used up: all of it for the groups before, a share of it in the group where it ends.
+    the features that have not arrived into groups of `fraction` of all (a group takes in all that tie with its
+    last, as a quantile does), and let groups move until the L1 distance of the step is used up: all of it for
+    the groups before, a share of it in the group where it ends.
     """
     size = start.shape[0]
-    group = max(1, int(np.floor(fraction * (size - 1))) + 1)  # as a lower quantile at `fraction` includes
+    group = int(np.floor(fraction * (size - 1))) + 1  # as many as a lower quantile at `fraction` includes
+    num_groups = -(-size // group)
     reach = jnp.abs(end - start).sum() / num_steps
-    ranks = jnp.arange(size)
 
     def step(state, _):
         point, credit = state
         grads = slope(point)
         distance = jnp.abs(end - point)
         # Features that have arrived sort behind all others, and have no distance left to give.
-        order = jnp.argsort(jnp.where(distance > 0, jnp.abs(grads), jnp.inf), stable=True)
-        left = distance[order]
-        groups = ranks // group
-        per_group = jax.ops.segment_sum(left, groups, num_segments=-(-size // group))
+        cost = jnp.where(distance > 0, jnp.abs(grads), jnp.inf)
+        order = jnp.argsort(cost, stable=True)
+        ranked = cost[order]
+
+        def next_bound(first, _):
+            last = ranked[jnp.minimum(first + group - 1, size - 1)]
+            bound = jnp.searchsorted(ranked, last, side="right").astype(first.dtype)
+            return bound, bound
+
+        nothing = (cost[0] < 0).astype(jnp.int32)  # 0, and varying over a mesh as the data do
+        _, bounds = jax.lax.scan(next_bound, nothing, None, length=num_groups)
+        groups = jnp.searchsorted(bounds, jnp.arange(size, dtype=bounds.dtype), side="right")
+        per_group = jax.ops.segment_sum(distance[order], groups, num_segments=num_groups)
         before = jnp.cumsum(per_group) - per_group
         room = jnp.where(per_group > 0, per_group, 1)
-        share = jnp.clip((reach - before) / room, 0, 1)
-        move = jnp.zeros_like(point).at[order].set(share[groups]) * (end - point)
-        return (point + move, credit + move * grads), None
+        share = jnp.zeros_like(point).at[order].set(jnp.clip((reach - before) / room, 0, 1)[groups])
+        # A feature that arrives does so exactly, or rounding would keep it among those that can still move.
+        moved = jnp.where(share == 1, end, point + share * (end - point))
+        return (moved, credit + (moved - point) * grads), None
 
     # Zeros that vary over a mesh as the data do, as a scan's carry must.
     zero = jnp.zeros_like(end) * end

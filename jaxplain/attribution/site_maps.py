@@ -89,13 +89,17 @@ class Scene:
         shape = [n for k, n in enumerate(x.shape) if k != axis]
         return self.space((*shape, 1))
 
+    def over_image(self, drawn: jax.Array) -> jax.Array:
+        """A map over the explained array's space, with an axis of length 1 for its channels."""
+        x, axis = self.image()
+        return drawn.reshape(tuple(1 if j == axis else n for j, n in enumerate(x.shape)))
+
     def masked(self, mask: jax.Array) -> jax.Array:
         """The output for the explained array times a mask over its space."""
-        x, axis = self.image()
+        x, _ = self.image()
         (k,) = (k for k, value in enumerate(self.traced.program.inputs) if value is x)
-        shape = tuple(1 if j == axis else n for j, n in enumerate(x.shape))
         inputs = list(self.traced.args)
-        inputs[k] = inputs[k] * mask.reshape(shape).astype(x.dtype)
+        inputs[k] = inputs[k] * self.over_image(mask).astype(x.dtype)
         return evaluate(self.traced.program, inputs)[0][0]
 
 
@@ -117,30 +121,40 @@ def site_map(
     @named_after(f, method)
     def explain(*args, **kwargs):
         traced = trace(f, args, kwargs, argnums=argnums, params=params, scalar=True)
-        site, program, halves = cut_at(traced, at)
-        if site.shape != site.value.shape:
-            raise SiteError(
-                f"site {at!r} is inside a scan: it has a value for every iteration, and no single map; "
-                "return the value that you mean from the scan and tag it"
-            )
-        if not halves.reaches:
-            raise SiteError(f"the output does not depend on site {at!r}")
-        axes = channel_axes(program)
-        scene = Scene(at, traced, program, halves, site.value, axes.get(site.value, len(site.shape) - 1))
-        moved = [n for k, n in enumerate(site.shape) if k != scene.axis]
-        if not site.shape or not scene.space((*moved, 1)):
-            raise SiteError(
-                f"site {at!r} has shape {site.shape}: no spatial axes to draw a map over; "
-                "choose an earlier one, jaxplain.list_sites(f)(...) prints them"
-            )
-        drawn = draw(scene)
-        if relu:
-            drawn = jax.nn.relu(drawn)
-        if upsample:
-            drawn = jax.image.resize(drawn, scene.image_space(), "bilinear", antialias=False)
-        return drawn.astype(traced.live[0].dtype)
+        return draw_map(scene_at(traced, at), draw, relu=relu, upsample=upsample)
 
     return explain
+
+
+def scene_at(traced: Trace, at: At) -> Scene:
+    """Cut a traced function at a site that a map can be drawn over."""
+    site, program, halves = cut_at(traced, at)
+    if site.shape != site.value.shape:
+        raise SiteError(
+            f"site {at!r} is inside a scan: it has a value for every iteration, and no single map; "
+            "return the value that you mean from the scan and tag it"
+        )
+    if not halves.reaches:
+        raise SiteError(f"the output does not depend on site {at!r}")
+    axis = channel_axes(program).get(site.value, len(site.shape) - 1)
+    scene = Scene(at, traced, program, halves, site.value, axis)
+    moved = [n for k, n in enumerate(site.shape) if k != axis]
+    if not site.shape or not scene.space((*moved, 1)):
+        raise SiteError(
+            f"site {at!r} has shape {site.shape}: no spatial axes to draw a map over; "
+            "choose an earlier one, jaxplain.list_sites(f)(...) prints them"
+        )
+    return scene
+
+
+def draw_map(scene: Scene, draw: Callable[[Scene], jax.Array], *, relu: bool, upsample: bool) -> jax.Array:
+    """The map, finished as the options say."""
+    drawn = draw(scene)
+    if relu:
+        drawn = jax.nn.relu(drawn)
+    if upsample:
+        drawn = jax.image.resize(drawn, scene.image_space(), "bilinear", antialias=False)
+    return drawn.astype(scene.traced.live[0].dtype)
 
 
 def from_gradient(combine: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[[Scene], jax.Array]:

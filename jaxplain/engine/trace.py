@@ -65,6 +65,8 @@ class Op:
     eqn: Any
     stack: Any
     bodies: "tuple[Program, ...]" = ()
+    function: Callable[..., Any] | None = None  # runs in place of the primitive
+    edited: bool = False  # whether an operation inside a body has been replaced
 
     @property
     def name(self) -> str:
@@ -83,6 +85,8 @@ class Op:
 
     def run(self, operands: Sequence[Any]) -> list[Any]:
         """Evaluate on arrays, one for each input."""
+        if self.function is not None:
+            return [self.function(*operands)]
         return _jax.bind(self.eqn, self.stack, operands)
 
 
@@ -139,7 +143,13 @@ class Trace:
     live: tuple[Value, ...]  # the inputs that are explained
     weights: dict[Value, tuple[str, ...]]  # the path of each parameter in its pytree
     out_tree: Any
-    explained_tree: Any
+    explained: Any  # the explained argument's float leaves, None elsewhere: a tuple of arguments
+    argnums: int | tuple[int, ...]
+
+    def like_explained(self, leaves: Sequence[Any]) -> Any:
+        """Arrays for the live inputs, in the structure of the explained argument."""
+        tree = jax.tree.unflatten(jax.tree.structure(self.explained), leaves)
+        return tree if isinstance(self.argnums, tuple) else tree[0]
 
     def result(self, outputs: Sequence[Any]) -> Any:
         """The function's own result from the program's flat outputs."""
@@ -199,7 +209,8 @@ def trace(
         tuple(live),
         weights,
         jax.tree.structure(shape),
-        jax.tree.structure(explained),
+        explained,
+        argnums,
     )
 
 

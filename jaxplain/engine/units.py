@@ -28,12 +28,16 @@ from jaxplain.engine.trace import Op, Program, Value
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Unit:
-    """Operations that act as one: from `inputs` (live values of other units) to `outputs`."""
+    """Operations that act as one: from `inputs` (live values of other units) to `outputs`.
+
+    Of an activation, `above` tells for each of its values the nearest one that it is a function of.
+    """
 
     kind: str
     ops: tuple[Op, ...]
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
+    above: dict[Value, Value] = dataclasses.field(default_factory=dict)
 
 
 class _Grouping:
@@ -54,11 +58,11 @@ class _Grouping:
         """With repeats: `x @ x` has two."""
         return [v for v in op.operands if v in self.live]
 
-    def add(self, kind: str, ops: Sequence[Op]) -> None:
+    def add(self, kind: str, ops: Sequence[Op], above: dict[Value, Value] | None = None) -> None:
         made = {v for op in ops for v in op.outputs}
         inputs = dict.fromkeys(v for op in ops for v in self.live_operands(op) if v not in made)
         outside = [v for op in ops for v in op.outputs if self.escapes(v, ops)]
-        self.units.append(Unit(kind, tuple(ops), tuple(inputs), tuple(outside)))
+        self.units.append(Unit(kind, tuple(ops), tuple(inputs), tuple(outside), above or {}))
         self.taken.update((op, kind) for op in ops)
 
     def escapes(self, value: Value, ops: Sequence[Op]) -> bool:
@@ -94,21 +98,21 @@ class _Grouping:
                 self.add(kind, self.chain(op, shifts_or_scales))
             elif op.primitive in _jax.SUM_OVER:
                 self.add("sum", self.chain(op, scales))
-        for ops in self.clusters([op for op in live_ops if op not in self.taken]):
-            self.add("activation", ops)
+        above, clusters = self.clusters([op for op in live_ops if op not in self.taken])
+        for ops in clusters:
+            self.add("activation", ops, {v: above[v] for op in ops for v in op.outputs})
         for op in live_ops:
             if op not in self.taken:
                 self.add(self.kind_of(op), [op])
         order = {op: k for k, op in enumerate(self.program.ops)}
         return sorted(self.units, key=lambda unit: order[unit.ops[-1]])
 
-    def clusters(self, candidates: list[Op]) -> list[list[Op]]:
+    def clusters(self, candidates: list[Op]) -> tuple[dict[Value, Value], list[list[Op]]]:
         """Elementwise operations by the one live value that all of them are a function of.
 
         The value that a candidate's result is an elementwise function of is found by walking up: an operation
         with several live operands belongs to the nearest value that all of them are functions of.
         """
-        candidates_set = set(candidates)
         above: dict[Value, Value] = {}  # the nearest value that a value is an elementwise function of
 
         def ancestors(value: Value) -> list[Value]:
@@ -130,11 +134,7 @@ class _Grouping:
             if op.outputs[0] in above:
                 roots.setdefault(ancestors(op.outputs[0])[-1], []).append(op)
         # A cluster of nothing but casts is structural.
-        return [
-            ops
-            for ops in roots.values()
-            if candidates_set.issuperset(ops) and any(op.primitive not in _jax.RESHAPES for op in ops)
-        ]
+        return above, [ops for ops in roots.values() if any(op.primitive not in _jax.RESHAPES for op in ops)]
 
     def kind_of(self, op: Op) -> str:
         several = len(self.live_operands(op)) > 1
@@ -177,7 +177,7 @@ def is_elementwise(op: Op) -> bool:
         (body,) = op.bodies
         same = all(v.shape in ((), op.outputs[0].shape) for v in body.inputs)
         return same and len(op.outputs) == 1 and all(is_elementwise(inner) for inner in body.ops)
-    return op.primitive in _jax.ELEMENTWISE
+    return op.primitive in _jax.ELEMENTWISE or _jax.marks_varying(op.eqn)
 
 
 def body_inputs(op: Op, marked: set[Value]) -> list[set[Value]]:

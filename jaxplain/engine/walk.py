@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -24,7 +24,7 @@ def evaluate(
     planted = planted or {}
     env = {**program.constants, **dict(zip(program.inputs, inputs, strict=True)), **planted}
     touched = wanted | planted.keys()
-    entered = {op for op in program.ops if op.bodies and not touched.isdisjoint(values_inside(op))}
+    entered = {op for op in program.ops if op.bodies and (op.edited or not touched.isdisjoint(values_inside(op)))}
     sought = [*program.outputs, *(v for v in made_by(program) if v in wanted)]
     sought += [v for op in entered for v in op.outputs]
     captured = {}
@@ -43,7 +43,11 @@ def evaluate(
 def enter(
     op: Op, operands: list[Any], wanted: Set[Value], planted: Mapping[Value, Any]
 ) -> tuple[list[Any], dict[Value, Any]]:
-    """Run a scan or a remat with its body evaluated by us."""
+    """Run a scan, a remat or a cond with its body evaluated by us."""
+    if op.primitive is _jax.COND:  # only its operations are replaced: its values have no place to go
+        index, *rest = operands
+        branches = [lambda *arrays, b=b: evaluate(b, arrays)[0] for b in op.bodies]
+        return list(jax.lax.switch(index, branches, *rest)), {}
     (body,) = op.bodies
     here = values_inside(op)
     # JAX sees lists in a fixed order: its pytrees sort dictionary keys, and values have no order.
@@ -73,6 +77,13 @@ def enter(
     params = {k: op.params[k] for k in ("length", "reverse", "unroll")}
     carry, (ys, captured) = jax.lax.scan(step, init, (xs, arrays_here), **params)
     return [*carry, *ys], dict(zip(captured_here, captured, strict=True))
+
+
+class Override(NamedTuple):
+    """A function of other values of the program, to compute one of them by."""
+
+    inputs: tuple[Value, ...]
+    function: Callable[..., Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,3 +197,24 @@ def inlined(program: Program, target: Op) -> Program:
         results = (inner.get(v, v) if isinstance(v, Value) else v for v in body.outputs)
         renamed |= dict(zip(op.outputs, results, strict=True))
     return Program(program.inputs, rename(program.outputs), ops, constants)
+
+
+def replaced(program: Program, overrides: Mapping[Value, Override]) -> Program:
+    """`program` in which overridden values are computed by functions, at any depth.
+
+    This is how a method changes the backward pass: the function is a `jax.custom_vjp` whose forward gives the
+    same value. What only led to an overridden value is dead and left out.
+    """
+    ops, found = [], False
+    for op in program.ops:
+        override = next((overrides[v] for v in op.outputs if v in overrides), None)
+        if override is not None:
+            op = dataclasses.replace(op, inputs=override.inputs, function=override.function, bodies=())
+            found = True
+        elif op.primitive in (_jax.SCAN, _jax.REMAT, _jax.COND):
+            bodies = tuple(replaced(body, overrides) for body in op.bodies)
+            if any(new is not old for new, old in zip(bodies, op.bodies, strict=True)):
+                op = dataclasses.replace(op, bodies=bodies, edited=True)
+                found = True
+        ops.append(op)
+    return dataclasses.replace(program, ops=ops) if found else program

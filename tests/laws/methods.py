@@ -21,6 +21,7 @@ class Method:
     make: Callable[..., Any]
     stochastic: bool = False
     image: bool = False  # needs the small convolutional network
+    relu: bool = False  # needs a network with ReLUs
     map: bool = False  # returns a map over a site, not the structure of x
     complete: Callable[..., Any] | None = None
     gap: float = 1e-10  # of completeness, relative: the quadrature's, where there is one
@@ -181,5 +182,29 @@ METHODS = [
         image=True,
         map=True,
         excused={"linear": "it is, but Grad-CAM's site must be in both functions"},
+    ),
+    *(
+        Method(
+            method.__name__,
+            method,
+            relu=True,
+            excused={
+                "linear": "it keeps the positive part",
+                "nan": "a ReLU that is off passes nothing, not even NaN",
+            },
+        )
+        for method in (jxp.guided_backprop, jxp.deconvnet)
+    ),
+    Method(
+        "guided_grad_cam",
+        site_method(jxp.guided_grad_cam),
+        image=True,
+        relu=True,
+        excused={
+            "linear": "it keeps the positive part",
+            "dummy": "the test function is one of vectors",
+            "structure": "it explains one array",
+            "nan": "a ReLU that is off passes nothing, not even NaN",
+        },
     ),
 ]

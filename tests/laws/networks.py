@@ -1,4 +1,8 @@
-"""Two small smooth networks, so that finite differences mean something, with parameters as an argument."""
+"""Small networks with parameters as an argument: smooth ones, so that finite differences mean something, and
+the same with ReLUs for methods that need them (they are smooth but on a set that no seed hits).
+"""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -26,27 +30,36 @@ def vector_logits(x, p):
     return jax.nn.softplus(hidden) @ p["w2"]
 
 
+def vector_relu_logits(x, p):
+    hidden = jax.nn.relu(x @ p["w1"] + p["b1"])
+    return jnp.tanh(hidden) @ p["w2"]
+
+
 def conv(x, kernel):
     return jax.lax.conv_general_dilated(
         x[None], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )[0]
 
 
-def image_logits(x, p):
-    hidden = jax.nn.silu(conv(x, p["k1"]))
-    features = jxp.tag(jax.nn.softplus(conv(hidden, p["k2"]) + p["b2"][None, None]), "features")
+def image_logits(x, p, activation=jax.nn.softplus):
+    hidden = activation(conv(x, p["k1"]))
+    features = jxp.tag(activation(conv(hidden, p["k2"]) + p["b2"][None, None]), "features")
     return features.mean((0, 1)) @ p["w"]
 
 
-def setting(image):
-    """(logits_fn, inputs, params) of one of the two networks, as JAX arrays."""
-    logits, inputs, params = (
-        (image_logits, IMAGES, IMAGE_PARAMS) if image else (vector_logits, VECTORS, VECTOR_PARAMS)
-    )
+def setting(image, relu=False):
+    """(logits_fn, inputs, params) of one of the networks, as JAX arrays."""
+    inputs, params = (IMAGES, IMAGE_PARAMS) if image else (VECTORS, VECTOR_PARAMS)
+    logits = {
+        (False, False): vector_logits,
+        (False, True): vector_relu_logits,
+        (True, False): image_logits,
+        (True, True): partial(image_logits, activation=jax.nn.relu),
+    }[image, relu]
     return logits, jnp.asarray(inputs), jax.tree.map(jnp.asarray, params)
 
 
-def first_logit(image):
+def first_logit(image, relu=False):
     """(f(x, p) -> scalar, inputs, params)."""
-    logits, inputs, params = setting(image)
-    return (lambda x, p: logits(x, p)[0]), inputs, params
+    logits, inputs, params = setting(image, relu)
+    return (lambda x, p: logits(x, p)[1 if relu else 0]), inputs, params

@@ -20,7 +20,7 @@ by_name = {"ids": lambda m: m.name}
 
 @pytest.mark.parametrize("method", COMPLETE, **by_name)
 def test_completeness(method):
-    f, xs, p = first_logit(method.image)
+    f, xs, p = first_logit(method.image, method.relu)
 
     @jax.jit
     @partial(jax.vmap, in_axes=(0, None))
@@ -59,7 +59,7 @@ def test_weights_sum_to_one(nodes, num_steps):
 @pytest.mark.parametrize("method", LINEAR, **by_name)
 def test_linearity(method):
     """Explaining a f + b g is explaining f and g."""
-    logits, xs, p = setting(method.image)
+    logits, xs, p = setting(method.image, method.relu)
     explain = lambda f: jax.jit(partial(method.explain, f))(xs[0], p)
     first, second = explain(lambda x, p: logits(x, p)[0]), explain(lambda x, p: logits(x, p)[1])
     both = explain(lambda x, p: 2.0 * logits(x, p)[0] - 3.0 * logits(x, p)[1])
@@ -69,7 +69,7 @@ def test_linearity(method):
 
 @pytest.mark.parametrize("method", DUMMY, **by_name)
 def test_an_input_that_is_not_used_gets_exactly_zero(method):
-    f, xs, p = first_logit(False)
+    f, xs, p = first_logit(False, method.relu)
     blind = lambda x, p: f(x.at[2].set(0.0), p)
     result = method.explain(blind, xs[0], p)
     assert float(result[2]) == 0.0
@@ -96,7 +96,7 @@ def test_standard_errors_are_calibrated(method):
     The truth is the mean over many more samples with other keys: the estimate must not depend, but for chance,
     on how many samples are drawn.
     """
-    f, xs, p = first_logit(method.image)
+    f, xs, p = first_logit(method.image, method.relu)
     few, many = 16, 1024
     make = {n: method.make(f, num_samples=n) for n in (few, many)}
     keys = jax.random.split(jax.random.key(0), 300)

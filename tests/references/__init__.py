@@ -1,0 +1,1 @@
+"""Comparisons with other libraries' outputs and with slow derivations of our own."""

@@ -1,0 +1,74 @@
+"""The reader reads right, and no case of the reference data is left out without a reason."""
+
+import jax
+import numpy as np
+import pytest
+
+import jaxplain as jxp
+from references import reader, test_cam, test_captum_gradients, test_captum_sampling
+from references.compare import QUICK_TO_COMPILE, assert_close
+
+COVERED = {
+    "cam": [test_cam.CASES],
+    "captum_grad": [test_captum_gradients.CASES],
+    "captum_pert": [test_captum_sampling.CASES, test_captum_sampling.DETERMINISTIC],
+}
+# Methods that are not there yet.
+LATER = {
+    "banzhaf_values": "jaxplain.shapley",
+    "deconvolution": "deconvnet",
+    "deeplift_rescale": "deep_lift",
+    "deeplift_shap": "deep_shap",
+    "feature_ablation": "ablation",
+    "guided_backprop": "guided_backprop",
+    "guided_gradcam": "guided_grad_cam, which needs guided_backprop",
+    "infidelity": "jaxplain.metrics.infidelity",
+    "kernel_shap": "kernel_shap",
+    "layer_conductance": "jaxplain.interior.conductance; captum sums differences between nodes, without weights",
+    "layer_deeplift": "deep_lift",
+    "lime_fixed": "fit_surrogate",
+    "occlusion": "occlusion",
+    "shapley_value_sampling": "permutation_shap",
+    "shapley_values": "exact_shap",
+}
+
+
+@pytest.mark.parametrize("net", reader.networks())
+def test_network_gives_the_stored_logits(net):
+    logits = jax.jit(jax.vmap(reader.network(net)), compiler_options=QUICK_TO_COMPILE)
+    data = reader.data(net)
+    assert_close(logits(data["x"].astype(np.float64)), data["logits"], 1e-12)
+    assert logits(data["x"].astype(np.float32)).dtype == np.float32
+
+
+def test_two_halves_make_the_network():
+    x = reader.data("N4")["x"][0].astype(np.float64)
+    for layer in ("relu1", "res1", "gap"):
+        lower, upper = reader.network("N4", upto=layer), reader.network("N4", after=layer)
+        np.testing.assert_array_equal(upper(lower(x)), reader.network("N4")(x))
+
+
+def test_every_layer_is_a_site():
+    for net in reader.networks():
+        x = reader.data(net)["x"][0]
+        sites = {name for row in jxp.list_sites(reader.network(net))(x) for name in row.names}
+        assert set(names(reader.networks()[net]["layers"])) <= sites
+    assert "res1.bn2" in set(names(reader.networks()["N4"]["layers"]))
+
+
+def names(layers):
+    for layer in layers:
+        yield layer["name"]
+        yield from names(layer.get("body", []))
+
+
+@pytest.mark.parametrize("group", reader.GROUPS)
+def test_every_case_has_a_test_or_a_reason(group):
+    tested = [param.id for params in COVERED[group] for param in params]
+    later = [case.id for case in reader.cases(group) if case.method in LATER]
+    assert len(set(tested)) == len(tested)
+    assert sorted(tested + later) == sorted(case.id for case in reader.cases(group))
+
+
+def test_every_reason_is_needed():
+    assert {case.method for group in reader.GROUPS for case in reader.cases(group)} >= LATER.keys()
