@@ -5,23 +5,20 @@ import numpy as np
 import pytest
 
 import jaxplain as jxp
-from references import reader, test_cam, test_captum_gradients, test_captum_sampling
+from references import reader, test_cam, test_captum_gradients, test_captum_guided, test_captum_sampling
 from references.compare import QUICK_TO_COMPILE, assert_close
 
 COVERED = {
     "cam": [test_cam.CASES],
-    "captum_grad": [test_captum_gradients.CASES],
+    "captum_grad": [test_captum_gradients.CASES, test_captum_guided.CASES],
     "captum_pert": [test_captum_sampling.CASES, test_captum_sampling.DETERMINISTIC],
 }
 # Methods that are not there yet.
 LATER = {
     "banzhaf_values": "jaxplain.shapley",
-    "deconvolution": "deconvnet",
     "deeplift_rescale": "deep_lift",
     "deeplift_shap": "deep_shap",
     "feature_ablation": "ablation",
-    "guided_backprop": "guided_backprop",
-    "guided_gradcam": "guided_grad_cam, which needs guided_backprop",
     "infidelity": "jaxplain.metrics.infidelity",
     "kernel_shap": "kernel_shap",
     "layer_conductance": "jaxplain.interior.conductance; captum sums differences between nodes, without weights",
