@@ -87,17 +87,17 @@ def show_runs(runs: Sequence[Run], subjects: Sequence[Subject], console: Console
     checks = Table(title="Does the map's total keep its promise?", title_justify="left", title_style="bold")
     checks.add_column("method", no_wrap=True)
     checks.add_column("photo")
-    for name in ("explained, logits", "gap, logits", "gap", "standard error"):
-        checks.add_column(name, justify="right")
+    checks.add_column("gap, logits", justify="right", no_wrap=True)
+    checks.add_column("share", justify="right", no_wrap=True)
     for run in runs:
         each = run.run_time / len(subjects)
         times.add_row(run.method.name, f"{run.compile_time:.1f}", f"{run.run_time:.1f}", f"{each:.2f}")
         for subject, (_, gap, explained, error) in zip(subjects, run.explanations, strict=True):
-            if gap is not None and explained is not None:
-                numbers = (f"{explained:.2f}", f"{gap:+.2g}", percent(gap, explained), "")
-                checks.add_row(run.method.name, subject.name, *numbers)
             if error is not None:
-                checks.add_row(run.method.name, subject.name, "", "", "", percent(error).lstrip("+"))
+                checks.add_row(run.method.name, subject.name, "standard error", percent(error).lstrip("+"))
+            elif gap is not None and explained is not None:
+                numbers = (f"{gap:+.2g} of {explained:.2f}", percent(gap, explained))
+                checks.add_row(run.method.name, subject.name, *numbers)
         checks.add_section()
     console.print(times)
     console.print(checks)
@@ -142,7 +142,7 @@ def draw_gallery(runs: Sequence[Run], subjects: Sequence[Subject]) -> Image.Imag
             title=heading(subject),
         )
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=100, facecolor="white")
+        figure.savefig(buffer, format="png", dpi=90, facecolor="white")
         blocks.append(Image.open(buffer))
     page = Image.new("RGB", (max(b.width for b in blocks), sum(b.height for b in blocks)), "white")
     top = 0
@@ -160,7 +160,7 @@ def write_report(runs: Sequence[Run], subjects: Sequence[Subject], framework: st
         for run in runs:
             explanation = run.explanations[i]
             figure = plot.overlay(patches(explanation.value), subject.picture, label=run.method.unit)
-            facts = [("accuracy", accuracy(explanation)), ("time", f"{run.run_time / len(subjects):.2f} s")]
+            facts = [("check", accuracy(explanation)), ("time", f"{run.run_time / len(subjects):.2f} s")]
             cards.append(plot.Card(run.method.name, figure, run.method.shows, run.method.caution, facts))
         sections.append(plot.Section(heading(subject), [HOW_TO_READ], cards))
     rows = [[r.method.name, round(r.compile_time, 2), round(r.run_time, 2)] for r in runs]
@@ -171,7 +171,7 @@ def write_report(runs: Sequence[Run], subjects: Sequence[Subject], framework: st
 
 def photo_card(subject: Subject) -> plot.Card:
     """The photo as the network sees it, with the five first choices."""
-    figure = Figure(figsize=(3.4, 3.0), layout="constrained")
+    figure = Figure(figsize=(3.7, 3.6), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(subject.picture)
     axes.set_axis_off()

@@ -175,7 +175,7 @@ MUL, DIV = prim.mul_p, prim.div_p
 NEGATION, CAST = prim.neg_p, prim.convert_element_type_p
 REDUCE_SUM, WINDOW_SUM = prim.reduce_sum_p, prim.reduce_window_sum_p
 SELECT = prim.select_n_p
-TRANSPOSE, BROADCAST = prim.transpose_p, prim.broadcast_in_dim_p
+TRANSPOSE, BROADCAST, GATHER = prim.transpose_p, prim.broadcast_in_dim_p, prim.gather_p
 # Linear in all their live operands together.
 LINEAR = (STRUCTURAL - {prim.sort_p, prim.top_k_p}) | SUM_OF_TWO | SUM_OVER | {NEGATION}
 

@@ -18,10 +18,10 @@ from jaxplain import _jax
 from jaxplain._chunk import to_accumulator
 from jaxplain._errors import SiteError
 from jaxplain._tree import Scalar, check_argnums, named_after
+from jaxplain.engine.channels import Block, all_channels_last, channel_axes, spread
 from jaxplain.engine.interventions import cut_at
 from jaxplain.engine.sites import At, last_conv
 from jaxplain.engine.trace import Program, Trace, Value, trace
-from jaxplain.engine.units import channel_axes
 from jaxplain.engine.walk import Cut, evaluate
 
 
@@ -81,7 +81,7 @@ class Scene:
             raise ValueError(
                 f"the site has {dims} spatial axes, but the input has shape {x.shape}: resize the map yourself"
             )
-        return x, input_channel_axis(self.program, x)
+        return x, axis_of(x, self.program, "the input")
 
     def image_space(self) -> tuple[int, ...]:
         """The spatial shape of the explained array."""
@@ -136,7 +136,7 @@ def scene_at(traced: Trace, at: At) -> Scene:
         )
     if not halves.reaches:
         raise SiteError(f"the output does not depend on site {at!r}")
-    axis = channel_axes(program).get(site.value, len(site.shape) - 1)
+    axis = axis_of(site.value, program, f"site {at!r}")
     scene = Scene(at, traced, program, halves, site.value, axis)
     moved = [n for k, n in enumerate(site.shape) if k != axis]
     if not site.shape or not scene.space((*moved, 1)):
@@ -178,16 +178,15 @@ def weighted(weights: jax.Array, activations: jax.Array) -> jax.Array:
     return jnp.tensordot(activations, weights, 1, precision="highest")
 
 
-def input_channel_axis(program: Program, x: Value) -> int:
-    """The axis of the input that the first convolution takes for its channels; the last if there is none."""
-    for op in program.ops:
-        if op.primitive is _jax.CONV and op.inputs[0] in program.dependent({x}):
-            wanted = _jax.conv_input_channel_axis(op.params)
-            for axis in range(len(x.shape)):
-                if channel_axes(program, {x: axis}).get(op.inputs[0]) == wanted:
-                    return axis
-            break
-    return len(x.shape) - 1
+def axis_of(value: Value, program: Program, name: str) -> int:
+    """The channel axis of a value; the last if nothing in the network has its channels elsewhere."""
+    found = channel_axes(program).get(value)
+    if found is None and not all_channels_last(program):
+        raise SiteError(
+            f"which axis of {name}, shape {value.shape}, holds channels cannot be told: the network's convolutions do "
+            "not all have them last, and none leads straight to it; tag a value nearer to a convolution"
+        )
+    return max(0, len(value.shape) - 1) if found is None else found
 
 
 def resize_corners_aligned(image: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -207,7 +206,8 @@ def require_pooled_head(scene: Scene) -> None:
     is done to it, and all that follows must be linear.
     """
     program, z = scene.program, scene.value
-    axes = channel_axes(program, {z: scene.axis})
+    known: dict[Value, Block] = {z: (scene.axis, scene.axis + 1)}
+    axes = {v: start for v, (start, stop) in spread(program, known).items() if stop == start + 1}
     below = program.dependent({z})
     unpooled = {z}
     for op in program.needed(program.outputs, {z}):

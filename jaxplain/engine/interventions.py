@@ -1,7 +1,7 @@
 """The operations on sites: list them, read them, write them, cut the function at one."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -121,6 +121,7 @@ def capture(
     @named_after(f, "capture")
     def captured(*args, **kwargs):
         traced = trace(f, args, kwargs, argnums=check_argnums(argnums), params=params)
+        traced = seen_through(traced, at)
         found = {name: sites.resolve(traced, name).value for name in at}
         outputs, values = walk.evaluate(traced.program, traced.args, wanted=set(found.values()))
         return traced.result(outputs), {name: values[value] for name, value in found.items()}
@@ -158,6 +159,7 @@ def plant(
     @named_after(f, "plant")
     def planted(*args, **kwargs):
         traced = trace(f, args, kwargs, argnums=check_argnums(argnums), params=params)
+        traced = seen_through(traced, values)
         arrays = {}
         for name, array in values.items():
             site = sites.resolve(traced, name)
@@ -230,6 +232,15 @@ def slice_at(
     return Slice(h, g)
 
 
+def seen_through(traced: Trace, at: Iterable[At]) -> Trace:
+    """A trace with its remats inlined if `last_conv()` is asked for: they often hold whole blocks."""
+    program = traced.program
+    if any(isinstance(site, LastConv) for site in at):
+        while remats := [op for op in program.ops if op.primitive is _jax.REMAT]:
+            program = walk.inlined(program, remats[0])
+    return dataclasses.replace(traced, program=program)
+
+
 class CutSite(NamedTuple):
     """A site, the program it was cut out of, and the two halves."""
 
@@ -240,11 +251,8 @@ class CutSite(NamedTuple):
 
 def cut_at(traced: Trace, at: At, *, strict: bool = False) -> CutSite:
     """Cut a traced program at the site that `at` names; remats around it give way to their bodies."""
+    traced = seen_through(traced, [at])
     program = traced.program
-    if isinstance(at, LastConv):  # seen through remats, which often hold whole blocks
-        while remats := [op for op in program.ops if op.primitive is _jax.REMAT]:
-            program = walk.inlined(program, remats[0])
-        traced = dataclasses.replace(traced, program=program)
     site = sites.resolve(traced, at)
     while site.value not in walk.made_by(program):
         around = next(op for op in program.ops if site.value in walk.values_inside(op))

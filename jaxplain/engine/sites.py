@@ -21,8 +21,9 @@ from collections.abc import Iterator
 
 from jaxplain import _jax
 from jaxplain._errors import SiteError, near
+from jaxplain.engine.channels import channel_axes
 from jaxplain.engine.trace import Op, Program, Trace, Value
-from jaxplain.engine.units import Unit, body_inputs, bottlenecks, channel_axes, group
+from jaxplain.engine.units import Unit, body_inputs, bottlenecks, group
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Scene:
     tags: dict[str, list[Value]]
     scopes: dict[str, list[Value]]
     weights: dict[str, list[Value]]
-    closed: dict[str, str]  # names inside what cannot be entered -> what that is
+    closed: dict[str, str]  # names of what is no site -> why not
 
     def names(self) -> dict[Value, list[str]]:
         """The names of each value that are unique, or made so by an index."""
@@ -165,6 +166,9 @@ def survey(trace: Trace) -> Scene:
                         visit(body, marked, passed, (*around, op), len(op.scope))
                     else:
                         note_closed(scene, op)
+        for op in program.ops:
+            if op.primitive is _jax.NAME and op.outputs[0] not in scene.sites:
+                scene.closed[op.params["name"]] = "does not depend on the explained argument, or is not a float"
         for name, value in leaving(program, reached, depth):
             if place(value):
                 scene.scopes.setdefault(name, []).append(value)
@@ -173,7 +177,12 @@ def survey(trace: Trace) -> Scene:
                 consumed.setdefault(path, []).append(value)
 
     visit(trace.program, set(trace.live), origin, (), 0)
-    scene.weights = weight_names(consumed, trace.program)
+    position = {value: k for k, value in enumerate(trace.program.values())}
+    for table in (scene.tags, scene.scopes, consumed):
+        for values in table.values():
+            values.sort(key=position.__getitem__)
+    scene.units.sort(key=lambda entry: min(position[v] for op in entry[0].ops for v in op.outputs))
+    scene.weights = weight_names(consumed, position)
     return scene
 
 
@@ -214,6 +223,8 @@ def consumers(program: Program, reached: set[Value], origin) -> Iterator[tuple[t
         paths = frozenset().union(*(origin.get(v, ()) for v in op.operands if v not in reached))
         if not paths:
             continue
+        if op.primitive in (_jax.SCAN, _jax.REMAT):
+            continue  # what uses the weight is inside
         if reached.isdisjoint(op.operands):
             origin.update((v, paths) for v in op.outputs)
         else:
@@ -226,14 +237,15 @@ def passed_on(op: Op, body: Program, origin):
     return {v: p for v, p in origin.items() if v in body.constants} | inside
 
 
-def weight_names(consumed: dict[tuple[str, ...], list[Value]], program: Program) -> dict[str, list[Value]]:
+def weight_names(
+    consumed: dict[tuple[str, ...], list[Value]], position: dict[Value, int]
+) -> dict[str, list[Value]]:
     """Names by weight path: each leaf, and each layer that holds leaves, called as often as its leaves are."""
     names = {"/".join(path): values for path, values in consumed.items()}
     layers: dict[tuple[str, ...], list[list[Value]]] = {}
     for path, values in consumed.items():
         if len(path) > 1:
             layers.setdefault(path[:-1], []).append(values)
-    position = {value: k for k, value in enumerate(program.values())}
     for path, leaves in layers.items():
         if len({len(values) for values in leaves}) == 1:
             calls = zip(*leaves, strict=True)
@@ -244,13 +256,16 @@ def weight_names(consumed: dict[tuple[str, ...], list[Value]], program: Program)
 def note_closed(scene: Scene, op: Op) -> None:
     """Remember the names inside an operation that cannot be entered, to explain it when one is asked for."""
     what = "a function with a custom derivative" if op.primitive in _jax.CUSTOM else f"a {op.name}"
+    why = (
+        f"is inside {what} at {op.place}, which cannot be entered; tag what it returns: jaxplain.tag(value, name)"
+    )
     for body in op.bodies:
         for program, _ in body.walk():
             for inner in program.ops:
                 if inner.primitive is _jax.NAME:
-                    scene.closed[inner.params["name"]] = f"{what} at {op.place}"
+                    scene.closed[inner.params["name"]] = why
                 for length in range(len(op.scope) + 1, len(inner.scope) + 1):
-                    scene.closed["/".join(inner.scope[:length])] = f"{what} at {op.place}"
+                    scene.closed["/".join(inner.scope[:length])] = why
 
 
 def resolve(trace: Trace, at: At) -> Site:
@@ -278,19 +293,16 @@ def find_nth(scene: Scene, at: Nth) -> Site:
 
 def find_named(scene: Scene, name: str) -> Site:
     """The site of a name: exactly, or by the end of a path."""
-    stem, _, index = name.rpartition(":")
-    if not (stem and index.lstrip("-").isdigit()):
-        stem, index = name, ""
     tables = (scene.tags, scene.scopes, scene.weights)
+    stem, _, index = name.rpartition(":")
+    if any(name in table for table in tables) or not (stem and index.lstrip("-").isdigit()):
+        stem, index = name, ""
     exact = [table[stem] for table in tables if stem in table]
     ends = [{full: values for full, values in table.items() if full.endswith("/" + stem)} for table in tables]
     matches = exact[:1] or [found for found in ends if found][:1]
     if not matches:
         if stem in scene.closed:
-            raise SiteError(
-                f"site {name!r} is inside {scene.closed[stem]}, which cannot be entered; "
-                "tag what it returns: jaxplain.tag(value, name)"
-            )
+            raise SiteError(f"site {name!r} {scene.closed[stem]}")
         known = [n for table in tables for n in table]
         raise SiteError(f"no site {name!r}: {near(stem, known)}; jaxplain.list_sites(f)(...) prints all")
     match = matches[0]
@@ -310,19 +322,38 @@ def find_last_conv(trace: Trace, scene: Scene) -> Site:
     """The last convolutional activation through which everything flows."""
     axes = channel_axes(trace.program)
     narrow = bottlenecks(trace.program, set(trace.live))
-
-    def qualifies(unit: Unit) -> bool:
-        residual = unit.kind == "sum" and unit.ops[0].primitive in _jax.SUM_OF_TWO
-        if not (residual or unit.kind in ("conv", "activation", "product")) or len(unit.outputs) != 1:
-            return False
-        (value,) = unit.outputs
-        spatial = [n for k, n in enumerate(value.shape) if k != axes.get(value)]
-        return value in axes and value in narrow and max(spatial, default=1) > 1
-
-    found = [unit for unit, around in scene.units if not around and qualifies(unit)]
-    if not found:
+    units = [unit for unit, around in scene.units if not around and len(unit.outputs) == 1]
+    found = [unit for unit in units if unit.outputs[0] in narrow and transforms(unit, trace.program)]
+    known = [unit.outputs[0] for unit in found if is_spatial(unit.outputs[0], axes.get(unit.outputs[0]))]
+    if not known:
         raise SiteError(
             "there is no convolutional activation through which everything flows; "
             "name a site with spatial axes: at=..., jaxplain.list_sites(f)(...) prints them"
         )
-    return scene.sites[found[-1].outputs[0]]
+    last = found[-1].outputs[0]
+    for unit in found[::-1]:
+        if unit.outputs[0] is known[-1]:
+            break
+        wide = [n for n in unit.outputs[0].shape if n > 1]
+        if unit.outputs[0] not in axes and len(wide) >= len([n for n in known[-1].shape if n > 1]):
+            raise SiteError(
+                f"which axis of the value made at {unit.ops[-1].place} (shape {last.shape}) holds channels cannot be "
+                "told, so neither can which activation is the last; name a site: at=..."
+            )
+    return scene.sites[known[-1]]
+
+
+def is_spatial(value: Value, axis: int | None) -> bool:
+    """Whether a value has a known channel axis and an axis longer than 1 beside it."""
+    return axis is not None and max((n for k, n in enumerate(value.shape) if k != axis), default=1) > 1
+
+
+def transforms(unit: Unit, program: Program) -> bool:
+    """Whether a unit makes an activation: not pooling, moving, or relating values to their own sum."""
+    first = unit.ops[0]
+    if unit.kind in ("conv", "dense", "activation"):
+        return True
+    if unit.kind == "product":
+        return first.primitive is _jax.MUL
+    broadcast = {v for op in program.ops if op.primitive is _jax.BROADCAST for v in op.outputs}
+    return unit.kind == "sum" and first.primitive in _jax.SUM_OF_TWO and broadcast.isdisjoint(unit.inputs)

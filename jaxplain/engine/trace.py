@@ -177,7 +177,7 @@ def trace(
     for i, leaves in zip(where, explained, strict=True):
         full[i] = jax.tree.map(lambda a, b: a if b is None else b, args[i], leaves, is_leaf=lambda v: v is None)
     paths, structure = jax.tree_util.tree_flatten_with_path((tuple(full), kwargs))
-    arrays = {k: leaf for k, (_, leaf) in enumerate(paths) if isinstance(leaf, jax.Array | np.ndarray)}
+    arrays = {k: leaf for k, (_, leaf) in enumerate(paths) if is_input(leaf)}
 
     def flat(*given):
         leaves = [leaf for _, leaf in paths]
@@ -198,11 +198,7 @@ def trace(
             live.append(value)
         elif path:
             weights[value] = path_words(path)
-    by_identity = {id(leaf): path_words(path) for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
-    for body, _ in program.walk():
-        for value, array in body.constants.items():
-            if id(array) in by_identity:
-                weights[value] = by_identity[id(array)]
+    name_closed_over(program, params, weights)
     return Trace(
         program,
         list(arrays.values()),
@@ -214,17 +210,44 @@ def trace(
     )
 
 
+def name_closed_over(program: Program, params: Any, weights: dict[Value, tuple[str, ...]]) -> None:
+    """Name the constants of a program that are leaves of `params`.
+
+    JAX keeps its own arrays and tracers as they are, and copies numpy's: those are told by their numbers.
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    by_identity = {id(leaf): path_words(path) for path, leaf in leaves}
+    copied = [(path_words(path), leaf) for path, leaf in leaves if isinstance(leaf, np.ndarray)]
+    for body, _ in program.walk():
+        for value, array in body.constants.items():
+            if id(array) in by_identity:
+                weights[value] = by_identity[id(array)]
+            elif copied and not _jax.is_tracer(array):
+                same = [path for path, leaf in copied if leaf.shape == value.shape and np.array_equal(leaf, array)]
+                if len(same) == 1:
+                    weights[value] = same[0]
+
+
+def is_input(leaf: Any) -> bool:
+    """Whether an argument's leaf becomes an input: JAX arrays and numpy floats; numpy integers may be shapes."""
+    return isinstance(leaf, jax.Array) or (isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biuUSO")
+
+
 def path_words(path: Sequence[Any]) -> tuple[str, ...]:
-    """A pytree path as words. NNX leaves end in `.value`, which names nothing."""
+    """A pytree path as words. The leaves of NNX end in an attribute `value`, which names nothing."""
     words = jax.tree_util.keystr(tuple(path), simple=True, separator="\0").split("\0")
-    return tuple(words[:-1] if len(words) > 1 and words[-1] == "value" else words)
+    of_variable = words[-1] == "value" and not isinstance(path[-1], jax.tree_util.DictKey)
+    return tuple(words[:-1] if len(words) > 1 and of_variable else words)
+
+
+MARKS = ("jvp", "vmap", "transpose", "linearize", "jit", "remat", "checkpoint")
 
 
 def scope_words(stack: Any) -> tuple[str, ...]:
     """A name stack as words, without the marks of transformations: `jvp(Net)/Conv_0` is `Net`, `Conv_0`."""
     words = []
     for word in str(stack).split("/"):
-        while word.endswith(")") and "(" in word:
+        while word.endswith(")") and word.startswith(tuple(f"{mark}(" for mark in MARKS)):
             mark, word = word[:-1].split("(", 1)
             if mark == "transpose":  # an operation of a backward pass: its module did not call it
                 return ()
@@ -282,7 +305,8 @@ def convert(closed: Any, outer_scope: tuple[str, ...] = ()) -> Program:
 def simplified(program: Program) -> Program:
     """Merge equal operations and drop dead ones.
 
-    `jnp.where(x @ W > 0, x @ W, 0)` computes `x @ W` twice; to a rule, or to a name, that is one value.
+    `jnp.where(x @ W > 0, x @ W, 0)` computes `x @ W` twice; to a rule, or to a name, that is one value. What
+    two modules compute stays two values, or planting one would plant the other.
     """
     renamed: dict[Value, Atom] = {}
     seen: dict[Any, Op] = {}
@@ -316,7 +340,7 @@ def identity(op: Op) -> Any | None:
         else:
             return None
     try:
-        key = (op.primitive, tuple(sorted(op.params.items())), tuple(atoms))
+        key = (op.primitive, op.scope, tuple(sorted(op.params.items())), tuple(atoms))
         hash(key)
     except TypeError:
         return None

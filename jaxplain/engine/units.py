@@ -20,7 +20,6 @@ operations. `group` collects them:
 
 import dataclasses
 from collections.abc import Sequence
-from math import prod
 
 from jaxplain import _jax
 from jaxplain.engine.trace import Op, Program, Value
@@ -105,7 +104,7 @@ class _Grouping:
             if op not in self.taken:
                 self.add(self.kind_of(op), [op])
         order = {op: k for k, op in enumerate(self.program.ops)}
-        return sorted(self.units, key=lambda unit: order[unit.ops[-1]])
+        return sorted(self.units, key=lambda unit: order[unit.ops[0]])
 
     def clusters(self, candidates: list[Op]) -> tuple[dict[Value, Value], list[list[Op]]]:
         """Elementwise operations by the one live value that all of them are a function of.
@@ -156,7 +155,7 @@ class _Grouping:
 
 
 def group(program: Program, live: set[Value]) -> list[Unit]:
-    """The units of a program (not of its bodies), in the order in which they end."""
+    """The units of a program (not of its bodies), in the order in which they begin."""
     return _Grouping(program, live).run()
 
 
@@ -203,50 +202,9 @@ def body_inputs(op: Op, marked: set[Value]) -> list[set[Value]]:
     return [{v for v, on in zip(body.inputs, flags, strict=True) if on} for body in op.bodies]
 
 
-def channel_axes(program: Program, known: dict[Value, int] | None = None) -> dict[Value, int]:
-    """Which axis of a value holds channels, for all values of which a convolution tells.
-
-    The axis is followed from a convolution's output through elementwise operations, pooling, transposes and
-    reshapes that keep it whole: Grad-CAM then reads channels-last and channels-first networks alike.
-    """
-    axes = dict(known or {})
-    keeps_rank = _jax.STRUCTURAL | _jax.SUM_OVER | _jax.MAX_OVER
-    for op in program.ops:
-        if not op.outputs:
-            continue
-        out = op.outputs[0]
-        source = next((v for v in op.operands if v in axes), None)
-        if op.primitive is _jax.CONV:
-            axes[out] = _jax.conv_channel_axis(op.params)
-        elif source is None:
-            continue
-        elif op.primitive in (_jax.REMAT, _jax.SCAN):
-            (body,) = op.bodies
-            inside = {v: axes[a] for v, a in zip(body.inputs, op.inputs, strict=True) if a in axes}
-            inner = channel_axes(body, inside)
-            count = _jax.scan_counts(op.params, len(op.inputs))[1] if op.primitive is _jax.SCAN else None
-            for value, made in zip(op.outputs[:count], body.outputs, strict=False):
-                if made in inner:
-                    axes[value] = inner[made]
-        elif op.primitive is _jax.TRANSPOSE:
-            axes[out] = list(op.params["permutation"]).index(axes[source])
-        elif len(out.shape) == len(source.shape) and (
-            is_elementwise(op)
-            or (op.primitive in keeps_rank and out.shape[axes[source]] == source.shape[axes[source]])
-        ):
-            axes[out] = axes[source]
-        elif op.primitive in _jax.STRUCTURAL:
-            axis = axes[source]
-            before, size = prod(source.shape[:axis]), source.shape[axis]
-            same = [j for j, n in enumerate(out.shape) if n == size and prod(out.shape[:j]) == before]
-            if len(same) == 1 and prod(out.shape) == prod(source.shape):
-                axes[out] = same[0]
-    return axes
-
-
 def bottlenecks(program: Program, live: set[Value]) -> set[Value]:
     """Values through which everything flows from the live inputs to the outputs."""
-    reached = program.dependent(live)
+    reached = {v for v in program.dependent(live) if v.is_float}
     ops = [op for op in program.needed(program.outputs, set()) if not reached.isdisjoint(op.operands)]
     last_use = {v: k for k, op in enumerate(ops) for v in op.operands if v in reached}
     last_use.update((v, len(ops)) for v in program.outputs if isinstance(v, Value) and v in reached)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import jaxplain as jxp
+from jaxplain.engine.channels import channel_axes
 from jaxplain.engine.interventions import cut_at
 from jaxplain.engine.trace import trace
-from jaxplain.engine.units import channel_axes
 
 W = np.random.default_rng(0).normal(size=(3, 4, 4)) / 2
 X = np.random.default_rng(1).normal(size=4)

@@ -4,11 +4,13 @@ import re
 from html.parser import HTMLParser
 
 import explain_image
+import explain_report
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import zoo
+from depthwise import shift_depthwise
 from explain_methods import METHODS, Method
 from PIL import Image
 from zoo import lite0_linen
@@ -95,7 +97,7 @@ class Page(HTMLParser):
 
 
 FEW = (
-    *(m for m in METHODS if m.name in ("gradient", "hires_cam", "cam")),
+    *(m for m in METHODS if m.name in ("grad_cam", "hires_cam", "cam")),
     Method(
         "two_steps",
         lambda f, _: jxp.integrated_gradients(f, num_steps=2, chunk_size=1),
@@ -166,3 +168,60 @@ def test_class_activation_maps_account_for_the_logit_less_its_bias():
             explained = jax.jit(explain_image.explainer(method, f, x[None]))(jax.random.key(0), x, label)
             np.testing.assert_allclose(explained.explained, f(x, label) - bias, atol=1e-4)
             np.testing.assert_allclose(explained.gap, 0, atol=1e-4)
+
+
+def test_shares_are_readable():
+    assert explain_report.percent(-1e-9, 1.0) == "0.00 %"
+    assert explain_report.percent(-0.1234) == "-12 %"
+    assert explain_report.percent(0.0123) == "+1.2 %"
+    assert explain_report.percent(0.0, 0.0) == "of nothing"
+
+
+def test_patches_keep_the_total():
+    pixels = np.random.default_rng(0).normal(size=(224, 224, 3))
+    coarse = explain_report.patches(jnp.asarray(pixels))
+    assert coarse.shape == (56, 56)
+    np.testing.assert_allclose(coarse[1, 2], pixels[4:8, 8:12].sum(), rtol=1e-4)
+    assert explain_report.patches(jnp.ones((7, 7))).shape == (7, 7)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"), [((12, 9), 3, 1), ((12, 9), 3, 2), ((7, 7), 5, 2), ((11, 8), 5, 1)]
+)
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_shifted_products_are_the_convolution(size, kernel, stride, layout):
+    rng = np.random.default_rng(0)
+    channels_last = layout == "NHWC"
+    x = jnp.asarray(rng.normal(size=(1, *size, 6) if channels_last else (1, 6, *size)), jnp.float32)
+    shape = (kernel, kernel, 1, 6) if channels_last else (6, 1, kernel, kernel)
+    weights = jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    def convolved(x):
+        return jax.lax.conv_general_dilated(
+            x,
+            weights,
+            (stride, stride),
+            "SAME",
+            dimension_numbers=(layout, "HWIO" if channels_last else "OIHW", layout),
+            feature_group_count=6,
+        )
+
+    shifted = shift_depthwise(lambda x: jax.nn.relu(convolved(x)) + 1, x)
+    assert "conv_general_dilated" not in str(jax.make_jaxpr(shifted)(x))
+    expected, pull = jax.vjp(lambda x: jax.nn.relu(convolved(x)) + 1, x)
+    actual, pull_shifted = jax.vjp(shifted, x)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+    slope = jnp.asarray(rng.normal(size=expected.shape), jnp.float32)
+    np.testing.assert_allclose(pull_shifted(slope)[0], pull(slope)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_other_convolutions_are_left_alone():
+    x, weights = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 2, 6))
+
+    def grouped(x):
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, weights, (1, 1), "SAME", dimension_numbers=dimensions, feature_group_count=2
+        )
+
+    assert "conv_general_dilated" in str(jax.make_jaxpr(shift_depthwise(grouped, x))(x))

@@ -1,0 +1,203 @@
+"""The methods that `explain_image` shows: how each is made, what it shows, when not to trust it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+import jaxplain as jxp
+from jaxplain.metrics import completeness_gap
+
+Explain = Callable[..., Any]
+
+# The photo blurred until nothing can be recognised: the network's logit is near 0, the colours stay plausible.
+# (From plain grey, the straight path passes through faint photos whose score jumps: at 32 steps integrated
+# gradients then missed up to half of the difference it explains.)
+BLURRED = jxp.blur(20.0)
+MAX_SIGMA = 50.0
+
+
+class Method(NamedTuple):
+    """One way to explain a score.
+
+    Attributes:
+        name: what it is called: its name in `jaxplain`, if it has one there.
+        build: `build(f, background)` makes the explainer.
+        shows: one line: what the map shows.
+        caution: one line: when not to trust it.
+        unit: of the map's values.
+        stochastic: whether the explainer takes a key first and returns an `Estimate`.
+        baseline: where the map's total must be f(x) - f(baseline): an input, or "silent" for the last
+            convolutional activation at zero, which leaves the classifier's bias; None promises nothing.
+        pooled: whether it is the mean of the map, not its sum, that must be that difference.
+    """
+
+    name: str
+    build: Callable[[Explain, jax.Array], Explain]
+    shows: str
+    caution: str
+    unit: str = "logits"
+    stochastic: bool = False
+    baseline: Any = None
+    pooled: bool = False
+
+
+# Score-CAM is not among them: with 1280 channels it takes 1280 forward passes a photo, minutes on a CPU.
+METHODS = (
+    Method(
+        "gradient",
+        lambda f, _: jxp.gradient(f),
+        "Where a slightly brighter pixel (red, green and blue together) would raise or lower the score.",
+        "It is the slope at this photo, not what the score is made of; pixels next to each other often disagree.",
+        unit="logits per unit of brightness",
+    ),
+    Method(
+        "saliency",
+        lambda f, _: jxp.saliency(f, channel_axis=-1),
+        "How strongly the score reacts to each pixel, by its most sensitive colour.",
+        "As noisy as the gradient, and it hides whether the pixel speaks for the class or against it.",
+        unit="logits per unit of brightness",
+    ),
+    Method(
+        "sensitivity",
+        lambda f, _: jxp.sensitivity(f),
+        "The squared gradient: where the score reacts most, with the strong far above the weak.",
+        "Squaring turns a few noisy pixels into the whole map, and hides the sign.",
+        unit="(logits per unit of brightness)²",
+    ),
+    Method(
+        "gradient_times_input",
+        lambda f, _: jxp.gradient_times_input(f),
+        "The slope times how far the pixel is from mid-grey, which is this network's zero.",
+        "A mid-grey pixel gets nothing whatever the network makes of it, and no total is promised.",
+    ),
+    Method(
+        "smoothgrad",
+        lambda f, _: jxp.smooth(jxp.gradient(f), num_samples=16, sigma=0.15, chunk_size=4),
+        "The gradient, averaged over 16 noisy copies of the photo.",
+        "It explains the network blurred by that noise; 16 copies leave a visible error, see the facts.",
+        unit="logits per unit of brightness",
+        stochastic=True,
+    ),
+    Method(
+        "integrated_gradients",
+        lambda f, _: jxp.integrated_gradients(f, BLURRED, num_steps=32, chunk_size=4),
+        "What each pixel adds to the score between a strongly blurred copy of the photo and the photo itself.",
+        "It credits only what differs from the blurred copy, and the photos half-way are not real photos.",
+        baseline=BLURRED,
+    ),
+    Method(
+        "blur_integrated_gradients",
+        lambda f, _: jxp.blur_integrated_gradients(f, max_sigma=MAX_SIGMA, num_steps=32, chunk_size=4),
+        "What each pixel adds to the score while the photo comes into focus.",
+        "What a blur leaves unchanged, such as large even areas and the overall colour, is never credited.",
+        baseline=jxp.blur(MAX_SIGMA),
+    ),
+    Method(
+        "guided_integrated_gradients",
+        lambda f, _: jxp.guided_integrated_gradients(f, BLURRED, num_steps=24),
+        "As integrated gradients, along a path that changes the least sensitive pixels first.",
+        "Its sum converges slowly: while the gap is near 100 %, the map accounts for almost none of the score.",
+        baseline=BLURRED,
+    ),
+    Method(
+        "expected_gradients",
+        lambda f, background: jxp.expected_gradients(f, background, num_samples=32, chunk_size=4),
+        "What each pixel adds to the score, compared with a few other photos instead of one baseline.",
+        "Traces of those other photos remain, and 32 samples leave a visible error: see the facts.",
+        stochastic=True,
+    ),
+    Method(
+        "grad_cam",
+        lambda f, _: jxp.grad_cam(f),
+        "Where the last convolutional layer, 7 by 7 places, finds evidence for the class.",
+        "Evidence against the class is cut off; and a place sees more of the photo than lies under it.",
+    ),
+    Method(
+        "grad_cam_pp",
+        lambda f, _: jxp.grad_cam_pp(f),
+        "As Grad-CAM, counting only channels that speak for the class, so that several objects show alike.",
+        "It ignores all evidence against the class, and its weights assume that the score is exp(logit).",
+        unit="weighted activation",
+    ),
+    Method(
+        "layer_cam",
+        lambda f, _: jxp.layer_cam(f),
+        "Activation times positive gradient at each place, summed over channels.",
+        "Channels that speak against the class are dropped, so what is shown may be outweighed.",
+    ),
+    Method(
+        "xgrad_cam",
+        lambda f, _: jxp.xgrad_cam(f),
+        "As Grad-CAM, with channels weighted by where they are active.",
+        "With this network's head (mean, then one dense layer) it must equal Grad-CAM: no second opinion.",
+    ),
+    Method(
+        "hires_cam",
+        lambda f, _: jxp.hires_cam(f),
+        "What each of the 7 by 7 places adds to the score, for and against: the sum is the logit less its bias.",
+        "Exact about the last layer; it says nothing of how the layers below made the activation.",
+        baseline="silent",
+    ),
+    Method(
+        "cam",
+        lambda f, _: jxp.cam(f),
+        "The score that the classifier would give each place alone; their mean is the logit less its bias.",
+        "It is HiResCAM times 49 with this head: agreement between the two confirms nothing.",
+        baseline="silent",
+        pooled=True,
+    ),
+)
+
+
+class Explanation(NamedTuple):
+    """What a method says of one photo.
+
+    Attributes:
+        value: the map, of the photo's size or coarser, perhaps with colour channels.
+        gap: the map's total minus the difference it must sum to; None if the method promises none.
+        explained: that difference.
+        error: the mean standard error over the largest |value|; None if the method draws no samples.
+    """
+
+    value: jax.Array
+    gap: jax.Array | None
+    explained: jax.Array | None
+    error: jax.Array | None
+
+
+def explainer(method: Method, f: Explain, background: jax.Array) -> Callable[..., Explanation]:
+    """The pure function `(key, x, label) -> Explanation` of a method.
+
+    Args:
+        method: the method.
+        f: `f(x, label)`, the score to explain.
+        background: reference photos, with a leading axis.
+
+    Returns:
+        A function to be compiled once and used for every photo, as the label is an argument of it.
+    """
+    explain = method.build(f, background)
+
+    def explained(key: jax.Array, x: jax.Array, label: jax.Array) -> Explanation:
+        if method.stochastic:
+            value, std_error = explain(key, x, label)
+            return Explanation(value, None, None, std_error.mean() / abs(value).max())
+        value = explain(x, label)
+        return Explanation(value, *gap_of(method, f, value, x, label), None)
+
+    return explained
+
+
+def gap_of(method: Method, f: Explain, value: jax.Array, x: jax.Array, label: jax.Array) -> tuple[Any, Any]:
+    """By how much a map misses the difference it must sum to, and that difference; None if there is none."""
+    if method.baseline is None:
+        return None, None
+    shares = value / value.size if method.pooled else value
+    if method.baseline == "silent":
+        before, after = jxp.slice_at(f, jxp.last_conv())
+        activation = before(x, label)
+        gap = completeness_gap(after, shares, activation, 0.0, x, label)
+    else:
+        gap = completeness_gap(f, shares, x, method.baseline, label)
+    return gap, shares.sum() - gap
