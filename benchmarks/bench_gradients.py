@@ -1,5 +1,7 @@
 """The gradient, IG and SmoothGrad cost what their gradients cost."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -38,7 +40,7 @@ def run() -> list[Row]:
 def averaged(net: Net, score, f) -> list[Row]:
     """IG and SmoothGrad in their best chunk, against that many plain gradients in their best chunk."""
     points = jnp.linspace(0, 1, STEPS)[:, None, None, None] * net.x[None]
-    candidates = {}
+    candidates: dict[Any, Any] = {}
     for size in CHUNKS[net.name]:
         many = jax.jit(lambda points, size=size: jax.lax.map(jax.grad(score), points, batch_size=size).sum(0))
         ig = jax.jit(

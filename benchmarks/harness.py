@@ -35,7 +35,7 @@ def time_once(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(candidates: Mapping[str, Callable[[], Any]], rounds: int = 15) -> dict[str, np.ndarray]:
+def interleaved(candidates: Mapping[Any, Callable[[], Any]], rounds: int = 15) -> dict[Any, np.ndarray]:
     """Seconds of every candidate in every round; compiled and warmed up before."""
     for function in candidates.values():
         jax.block_until_ready(function())
@@ -78,7 +78,8 @@ def ratio_row(what: str, seconds: np.ndarray, baseline: str, base_seconds: np.nd
 
 def temporary_bytes(function: Callable[..., Any], *args: Any) -> int:
     """Bytes of temporary memory that the compiled function asks for."""
-    return jax.jit(function).lower(*args).compile().memory_analysis().temp_size_in_bytes
+    analysis: Any = jax.jit(function).lower(*args).compile().memory_analysis()
+    return analysis.temp_size_in_bytes
 
 
 def environment() -> dict[str, str]:

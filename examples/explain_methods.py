@@ -73,38 +73,38 @@ METHODS = (
     ),
     Method(
         "smoothgrad",
-        lambda f, _: jxp.smooth(jxp.gradient(f), num_samples=16, sigma=0.15, chunk_size=4),
-        "The gradient, averaged over 16 noisy copies of the photo.",
-        "It explains the network blurred by that noise; 16 copies leave a visible error, see the facts.",
+        lambda f, _: jxp.smooth(jxp.gradient(f), num_samples=12, sigma=0.15, chunk_size=1),
+        "The gradient, averaged over 12 noisy copies of the photo.",
+        "It explains the network blurred by that noise; 12 copies leave a visible error, see the facts.",
         unit="logits per unit of brightness",
         stochastic=True,
     ),
     Method(
         "integrated_gradients",
-        lambda f, _: jxp.integrated_gradients(f, BLURRED, num_steps=32, chunk_size=4),
+        lambda f, _: jxp.integrated_gradients(f, BLURRED, num_steps=32, chunk_size=1),
         "What each pixel adds to the score between a strongly blurred copy of the photo and the photo itself.",
         "It credits only what differs from the blurred copy, and the photos half-way are not real photos.",
         baseline=BLURRED,
     ),
     Method(
         "blur_integrated_gradients",
-        lambda f, _: jxp.blur_integrated_gradients(f, max_sigma=MAX_SIGMA, num_steps=32, chunk_size=4),
+        lambda f, _: jxp.blur_integrated_gradients(f, max_sigma=MAX_SIGMA, num_steps=16, chunk_size=1),
         "What each pixel adds to the score while the photo comes into focus.",
         "What a blur leaves unchanged, such as large even areas and the overall colour, is never credited.",
         baseline=jxp.blur(MAX_SIGMA),
     ),
     Method(
         "guided_integrated_gradients",
-        lambda f, _: jxp.guided_integrated_gradients(f, BLURRED, num_steps=24),
+        lambda f, _: jxp.guided_integrated_gradients(f, BLURRED, num_steps=12),
         "As integrated gradients, along a path that changes the least sensitive pixels first.",
         "Its sum converges slowly: while the gap is near 100 %, the map accounts for almost none of the score.",
         baseline=BLURRED,
     ),
     Method(
         "expected_gradients",
-        lambda f, background: jxp.expected_gradients(f, background, num_samples=32, chunk_size=4),
+        lambda f, background: jxp.expected_gradients(f, background, num_samples=12, chunk_size=1),
         "What each pixel adds to the score, compared with a few other photos instead of one baseline.",
-        "Traces of those other photos remain, and 32 samples leave a visible error: see the facts.",
+        "Traces of those other photos remain, and 12 samples leave a visible error: see the facts.",
         stochastic=True,
     ),
     Method(
@@ -166,8 +166,8 @@ class Explanation(NamedTuple):
     error: jax.Array | None
 
 
-def explainer(method: Method, f: Explain, background: jax.Array) -> Callable[..., Explanation]:
-    """The pure function `(key, x, label) -> Explanation` of a method.
+def explainer(method: Method, f: Explain, background: jax.Array) -> Callable[..., tuple[Any, Any]]:
+    """The pure function `(key, x, label) -> (value, error)` of a method; see `Explanation`.
 
     Args:
         method: the method.
@@ -179,25 +179,28 @@ def explainer(method: Method, f: Explain, background: jax.Array) -> Callable[...
     """
     explain = method.build(f, background)
 
-    def explained(key: jax.Array, x: jax.Array, label: jax.Array) -> Explanation:
+    def explained(key: jax.Array, x: jax.Array, label: jax.Array) -> tuple[Any, Any]:
         if method.stochastic:
             value, std_error = explain(key, x, label)
-            return Explanation(value, None, None, std_error.mean() / abs(value).max())
-        value = explain(x, label)
-        return Explanation(value, *gap_of(method, f, value, x, label), None)
+            return value, std_error.mean() / abs(value).max()
+        return explain(x, label), None
 
     return explained
 
 
-def gap_of(method: Method, f: Explain, value: jax.Array, x: jax.Array, label: jax.Array) -> tuple[Any, Any]:
-    """By how much a map misses the difference it must sum to, and that difference; None if there is none."""
-    if method.baseline is None:
-        return None, None
-    shares = value / value.size if method.pooled else value
-    if method.baseline == "silent":
-        before, after = jxp.slice_at(f, jxp.last_conv())
-        activation = before(x, label)
-        gap = completeness_gap(after, shares, activation, 0.0, x, label)
-    else:
-        gap = completeness_gap(f, shares, x, method.baseline, label)
-    return gap, shares.sum() - gap
+def checker(f: Explain) -> Callable[..., tuple[Any, Any]]:
+    """The function `(method, value, x, label) -> (gap, explained)`, both None where nothing is promised."""
+    f = jax.jit(f)
+    before, after = map(jax.jit, jxp.slice_at(f, jxp.last_conv()))
+
+    def check(method: Method, value: jax.Array, x: jax.Array, label: jax.Array) -> tuple[Any, Any]:
+        if method.baseline is None:
+            return None, None
+        shares = value / value.size if method.pooled else value
+        if method.baseline == "silent":
+            gap = completeness_gap(after, shares, before(x, label), 0.0, x, label)
+        else:
+            gap = completeness_gap(f, shares, x, method.baseline, label)
+        return gap, shares.sum() - gap
+
+    return check

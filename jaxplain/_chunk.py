@@ -39,7 +39,7 @@ def in_accumulator(function: Callable[..., Any]) -> tuple[Callable[..., Any], Ca
     types = []
 
     def widened(*args):
-        values = function(*args)
+        values = jax.tree.map(jnp.asarray, function(*args))
         types.append(jax.tree.map(lambda leaf: leaf.dtype, values))
         return to_accumulator(values)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.core import Tracer
 from jax.extend import core as jex_core
 from jax.extend import source_info_util
 from jax.extend.core import primitives as prim
@@ -116,7 +117,7 @@ def evaluate_plainly(eqn: Any, operands: Sequence[Any]) -> list[Any]:
 
 def is_tracer(value: Any) -> bool:
     """Whether `value` is abstract, inside a transformation."""
-    return isinstance(value, jax.core.Tracer)
+    return isinstance(value, Tracer)
 
 
 # --- What primitives do, by object: keyed by name, a renamed primitive would silently change class. ---

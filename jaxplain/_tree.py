@@ -5,12 +5,15 @@ returns a checked scalar, and `x`, those leaves (`None` stands where a leaf is n
 `sampler` wrap a method so that the function they return has the arguments of the user's function.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxplain._chunk import to_accumulator
 
 Scalar = Callable[..., jax.Array]
 
@@ -30,6 +33,7 @@ def explainer(f: Scalar, argnums: int | Sequence[int], method: str, attribute: C
     def explain(*args, **kwargs):
         return attribute(*problem(f, argnums, args, kwargs))
 
+    explain.argnums = argnums  # for what wraps it: noise goes to the argument that is explained
     return explain
 
 
@@ -57,15 +61,26 @@ def named_after(f: Any, method: str) -> Callable[[Callable[..., Any]], Any]:
     return rename
 
 
+def slope_of(fx: Callable[[Any], jax.Array]) -> Callable[[Any], Any]:
+    """The gradient, NaN wherever the value is: JAX's ReLU passes back 0 at NaN, which reads as "no influence"."""
+
+    def slope(x):
+        y, slopes = jax.value_and_grad(fx)(x)
+        return jax.tree.map(lambda leaf: jnp.where(jnp.isnan(y), jnp.nan, leaf), slopes)
+
+    return slope
+
+
 def check_argnums(argnums: int | Sequence[int]) -> int | tuple[int, ...]:
     """`argnums` as an integer or a tuple of different integers."""
     one = not isinstance(argnums, Sequence)
-    numbers = (argnums,) if one else tuple(argnums)
-    if not numbers or not all(hasattr(n, "__index__") and not isinstance(n, bool) for n in numbers):
+    given = (argnums,) if one else tuple(argnums)
+    if not given or not all(hasattr(n, "__index__") and not isinstance(n, bool) for n in given):
         raise TypeError(f"argnums must be an integer or a sequence of integers, not {argnums!r}")
+    numbers = tuple(operator.index(n) for n in given)
     if len(set(numbers)) != len(numbers):
         raise ValueError(f"argnums names an argument twice: {argnums!r}")
-    return numbers[0].__index__() if one else tuple(n.__index__() for n in numbers)
+    return numbers[0] if one else numbers
 
 
 def positions(argnums: int | tuple[int, ...], num_args: int) -> tuple[int, ...]:
@@ -109,7 +124,7 @@ def float_leaves(x: Any) -> Any:
     """`x` with its float leaves as JAX arrays and None for all others; an error if there are none."""
 
     def keep(leaf):
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float) or jax.dtypes.issubdtype(
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float) or jnp.issubdtype(
             getattr(leaf, "dtype", float), jax.dtypes.extended
         ):
             return None
@@ -152,8 +167,8 @@ def check_scalar(y: Any) -> jax.Array:
 def check_key(key: Any, method: str) -> None:
     """An error unless `key` is one PRNG key; the usual slip is to forget it."""
     dtype = getattr(key, "dtype", None)
-    typed = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
-    if not (typed and key.shape == ()) and not (dtype == jnp.uint32 and key.ndim == 1):
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not (typed and key.shape == ()) and not (dtype == jnp.uint32 and key.shape in ((2,), (4,))):
         raise TypeError(
             f"{method} draws random samples: its first argument is a key, as in "
             f"explain(jax.random.key(0), x, ...), but it got {describe(key)}"
@@ -167,16 +182,17 @@ def reference_like(name: str, value: Any, x: Any) -> Any:
     if isinstance(value, int | float | np.generic) or (
         isinstance(value, jax.Array | np.ndarray) and value.shape == ()
     ):
-        return jax.tree.map(lambda leaf: jnp.full_like(leaf, value), x)
+        number: Any = value
+        return jax.tree.map(lambda leaf: jnp.full_like(leaf, number), x)
     matched = matching(name, value, x)
     for leaf, model in zip(jax.tree.leaves(matched), jax.tree.leaves(x), strict=True):
-        if leaf.shape != model.shape:
+        if leaf.shape not in ((), model.shape):
             raise ValueError(
                 f"{name} has shape {leaf.shape} where the explained argument has {model.shape}; "
                 f"give a number, an array of that shape (jnp.broadcast_to({name}, {model.shape})), "
                 f"a pytree like the argument, or a callable of it"
             )
-    return matched
+    return jax.tree.map(lambda leaf, model: jnp.broadcast_to(leaf, model.shape), matched, x)
 
 
 def background_like(value: Any, x: Any) -> tuple[Any, int]:
@@ -223,5 +239,7 @@ def describe(value: Any) -> str:
 
 
 def total(tree: Any) -> jax.Array:
-    """The sum over all leaves of a tree."""
-    return sum((leaf.sum() for leaf in jax.tree.leaves(tree)), start=jnp.zeros((), jax.tree.leaves(tree)[0].dtype))
+    """The sum over all leaves of a tree, in the widest accumulator type among them."""
+    leaves = jax.tree.leaves(to_accumulator(tree))
+    dtype = max((leaf.dtype for leaf in leaves), key=lambda d: jnp.finfo(d).bits)
+    return sum((leaf.sum().astype(dtype) for leaf in leaves), start=jnp.zeros((), dtype))

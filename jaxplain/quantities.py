@@ -160,6 +160,8 @@ def logits_of(logits_fn: Logits, x: Any, args: tuple[Any, ...], kwargs: dict[str
         raise ValueError(
             f"logits_fn must return the logits of one example, shape (num_classes,), not {what}; {hint}"
         )
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise TypeError(f"logits_fn must return floats, not {describe(logits)}")
     return jnp.asarray(logits)
 
 
@@ -170,8 +172,9 @@ def pick(logits: jax.Array, label: Any) -> jax.Array:
     if isinstance(label, int):
         return logits[label]
     inside = (label >= 0) & (label < num_classes)
-    # A factor, not a where: it makes the gradients NaN too.
-    return logits[jnp.clip(label, 0, num_classes - 1)] * jnp.where(inside, 1.0, jnp.nan).astype(logits.dtype)
+    # NaN times every logit, so that the gradient by each of them is NaN too.
+    poison = jnp.where(inside, 0.0, jnp.nan).astype(logits.dtype)
+    return jnp.where(inside, logits[jnp.clip(label, 0, num_classes - 1)], (poison * logits).sum())
 
 
 def checked_label(label: Any, num_classes: int) -> int | jax.Array:

@@ -77,9 +77,7 @@ class MBConv(eqx.Module):
         hidden = block.hidden_features
         self.has_skip = block.has_skip
         self.expand = ConvNorm(block.in_features, hidden, key=expand_key) if block.has_expand else None
-        self.depthwise = ConvNorm(
-            hidden, hidden, block.kernel, block.stride, groups=hidden, key=depthwise_key
-        )
+        self.depthwise = ConvNorm(hidden, hidden, block.kernel, block.stride, groups=hidden, key=depthwise_key)
         self.project = ConvNorm(hidden, block.out_features, key=project_key)
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxplain._chunk import cast_like, check_count, in_accumulator, moments, to_accumulator, weighted_sum
 from jaxplain._estimate import Estimate
-from jaxplain._tree import check_argnums, check_key, float_leaves, named_after, positions
+from jaxplain._tree import check_argnums, check_key, float_leaves, named_after, positions, shapes
 
 Explainer = Callable[..., Any]
 
@@ -25,14 +25,14 @@ def smooth(
     sigma: float = 0.15,
     moment: Literal["mean", "square", "variance"] = "mean",
     chunk_size: int | None = None,
-    argnums: int | Sequence[int] = 0,
+    argnums: int | Sequence[int] | None = None,
 ) -> Explainer:
     r"""SmoothGrad and its kin: a moment of an explanation over noisy copies of the input.
 
     With $R^{(k)}$ the explanation of $x + s \epsilon_k$, $\epsilon_k \sim N(0, 1)$: `"mean"` is
     $E[R^{(k)}]$ (SmoothGrad), `"square"` is $E[(R^{(k)})^2]$, `"variance"` is $Var[R^{(k)}]$ (VarGrad, the
     unbiased estimate, taken in a second pass over the same noise). The noise is a fraction of the input's own
-    range, per leaf: $s$ = sigma (max x - min x).
+    range, per leaf: $s$ = sigma (max x - min x); an array of equal elements gets none.
 
     Args:
         explain: a deterministic explainer, `explain(x, *args)` with the structure of `x`; for SmoothGrad,
@@ -41,14 +41,15 @@ def smooth(
         sigma: the noise as a fraction of max x - min x; may be traced.
         moment: `"mean"`, `"square"` or `"variance"`.
         chunk_size: how many copies run at once (None: all); memory grows with it, the result does not change.
-        argnums: which positional argument(s) get the noise: those that `explain` explains.
+        argnums: which positional argument(s) get the noise; None means those that `explain` explains, if it is
+            one of jaxplain's, else the first.
 
     Returns:
         `smoothed(key, x, *args) -> Estimate(value, std_error)`.
 
     Raises:
         ValueError: `num_samples` is below 1 (2 for the variance), the moment is unknown, `sigma` is negative,
-            `argnums` is out of range.
+            `argnums` is out of range, or a leaf of `x` has a single element, and so no range.
         TypeError: `x` has no float leaves, or the first argument is not a key.
 
     Example:
@@ -68,13 +69,18 @@ def smooth(
     check_count("num_samples", num_samples, least=2 if moment == "variance" else 1)
     if isinstance(sigma, int | float) and not sigma >= 0:
         raise ValueError(f"sigma is a fraction of the input's range and cannot be {sigma}")
-    argnums = check_argnums(argnums)
+    argnums = check_argnums(getattr(explain, "argnums", 0) if argnums is None else argnums)
 
     @named_after(explain, "smooth")
     def smoothed(key, *args, **kwargs):
         check_key(key, "smooth")
         where = positions(argnums, len(args))
         x = float_leaves(tuple(args[i] for i in where))
+        if any(leaf.size == 1 for leaf in jax.tree.leaves(x)):
+            raise ValueError(
+                f"smooth's noise is a fraction of each array's range, and an array of one element has none: "
+                f"{shapes(x)}; put single numbers together into one array, scaled alike"
+            )
 
         def at_noise(sample_key):
             noisy = add_noise(sample_key, x, sigma)
@@ -149,7 +155,9 @@ def average_over(
         >>> explain(jnp.array([3.0, 2.0]))  # sums to f(x) - mean f(x') = 6 - 1/2
         Array([3. , 2.5], dtype=float32)
 
-    When not to trust it: the mean explains the difference from the mean over this background.
+    When not to trust it: the mean explains the difference from the mean over this background. An explainer that
+    draws samples is given the same key for every reference, and its standard errors are averaged too, which
+    overstates them.
 
     Source: Lundberg and Lee 2017, section 4.2 (Deep SHAP); Sturmfels et al. 2020.
     """

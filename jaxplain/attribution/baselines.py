@@ -32,7 +32,7 @@ def blur(sigma: float, *, axes: Sequence[int] | None = None) -> Callable[[Any], 
         >>> jxp.blur(100.0)(jnp.array([0.0, 1.0, 5.0])).round(2)  # strongly blurred: the mean
         Array([2., 2., 2.], dtype=float32)
 
-    Source: Fong and Vedaldi 2017, section 3.1; Sturmfels et al. 2020.
+    Source: Fong and Vedaldi 2017; Sturmfels et al. 2020.
     """
     if isinstance(sigma, int | float) and not sigma > 0:
         raise ValueError(f"sigma must be positive, in grid steps, not {sigma}")
@@ -100,7 +100,10 @@ def noise(key: jax.Array, sigma: float) -> Callable[[Any], Any]:
     def disturb(x):
         leaves, structure = jax.tree.flatten(x)
         keys = jax.random.split(key, len(leaves))
-        noisy = [v + sigma * jax.random.normal(k, v.shape, v.dtype) for v, k in zip(leaves, keys, strict=True)]
+        noisy = [
+            v + jnp.asarray(sigma, v.dtype) * jax.random.normal(k, v.shape, v.dtype)
+            for v, k in zip(leaves, keys, strict=True)
+        ]
         return jax.tree.unflatten(structure, noisy)
 
     return disturb

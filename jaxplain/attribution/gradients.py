@@ -4,7 +4,8 @@ All ask how the output would change if the input changed a little, at one point.
 `jax.grad` where they should, and share its blind spots: a gradient sees the slope, not the distance already
 travelled, so a saturated unit that decided everything has a gradient of zero; and at depth it is noisy
 (Balduzzi et al. 2017). Average it (`smooth`) or integrate it (`integrated_gradients`) before reading much into
-single pixels. NaN in the input gives NaN in the attribution.
+single pixels. Where the
+output is NaN, so is the whole gradient: a ReLU's own derivative would pass 0 instead.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain._tree import Scalar, explainer, reference_like, total
+from jaxplain._chunk import to_accumulator
+from jaxplain._tree import Scalar, explainer, reference_like, slope_of, total
 
 Explainer = Callable[..., Any]
 
@@ -43,7 +45,7 @@ def gradient(f: Scalar, *, argnums: int | Sequence[int] = 0) -> Explainer:
 
     Source: Baehrens et al. 2010, eq. (2); Simonyan et al. 2014, section 3.
     """
-    return explainer(f, argnums, "gradient", lambda fx, x: jax.grad(fx)(x))
+    return explainer(f, argnums, "gradient", lambda fx, x: slope_of(fx)(x))
 
 
 def gradient_times_input(f: Scalar, *, argnums: int | Sequence[int] = 0) -> Explainer:
@@ -75,7 +77,7 @@ def gradient_times_input(f: Scalar, *, argnums: int | Sequence[int] = 0) -> Expl
     """
 
     def attribute(fx, x):
-        return jax.tree.map(jnp.multiply, x, jax.grad(fx)(x))
+        return jax.tree.map(jnp.multiply, x, slope_of(fx)(x))
 
     return explainer(f, argnums, "gradient_times_input", attribute)
 
@@ -106,7 +108,7 @@ def sensitivity(f: Scalar, *, argnums: int | Sequence[int] = 0) -> Explainer:
 
     Source: Gevrey et al. 2003; Montavon et al. 2018, section 4.1.
     """
-    return explainer(f, argnums, "sensitivity", lambda fx, x: jax.tree.map(jnp.square, jax.grad(fx)(x)))
+    return explainer(f, argnums, "sensitivity", lambda fx, x: jax.tree.map(jnp.square, slope_of(fx)(x)))
 
 
 def saliency(f: Scalar, *, channel_axis: int | None = None, argnums: int | Sequence[int] = 0) -> Explainer:
@@ -144,7 +146,7 @@ def saliency(f: Scalar, *, channel_axis: int | None = None, argnums: int | Seque
             raise ValueError(f"channel_axis={channel_axis} but the explained argument has shape {leaf.shape}")
         return jnp.abs(leaf).max(channel_axis)
 
-    return explainer(f, argnums, "saliency", lambda fx, x: jax.tree.map(magnitude, jax.grad(fx)(x)))
+    return explainer(f, argnums, "saliency", lambda fx, x: jax.tree.map(magnitude, slope_of(fx)(x)))
 
 
 def taylor(f: Scalar, root: Any = 0.0, *, argnums: int | Sequence[int] = 0) -> Explainer:
@@ -177,12 +179,12 @@ def taylor(f: Scalar, root: Any = 0.0, *, argnums: int | Sequence[int] = 0) -> E
     When not to trust it: whenever the remainder is not small beside $f(x) - f(r)$. At a root of zero a ReLU
     network's gradient is that of an untypical input, or of a kink.
 
-    Source: Montavon et al. 2017, eq. (3); Bach et al. 2015, eq. (4).
+    Source: Montavon et al. 2017, section 3; Bach et al. 2015.
     """
 
     def attribute(fx, x):
         point = reference_like("root", root, x)
-        return jax.tree.map(lambda leaf, at, slope: (leaf - at) * slope, x, point, jax.grad(fx)(point))
+        return jax.tree.map(lambda leaf, at, slope: (leaf - at) * slope, x, point, slope_of(fx)(point))
 
     return explainer(f, argnums, "taylor", attribute)
 
@@ -208,13 +210,16 @@ def taylor_remainder(f: Scalar, root: Any = 0.0, *, argnums: int | Sequence[int]
         >>> print(jxp.taylor_remainder(lambda x: (2 * x + 1).sum())(jnp.array([3.0, 2.0])))
         0.0
 
-    Source: Montavon et al. 2017, eq. (3).
+    When not to trust it: a small remainder says that the terms add up, not that they are fair.
+
+    Source: Montavon et al. 2017, section 3.
     """
 
     def attribute(fx, x):
         point = reference_like("root", root, x)
         value, slope = jax.value_and_grad(fx)(point)
-        terms = jax.tree.map(lambda leaf, at, s: (leaf - at) * s, x, point, slope)
-        return total(terms) - (fx(x) - value)
+        wide = map(to_accumulator, (x, point, slope))
+        terms = total(jax.tree.map(lambda leaf, at, s: (leaf - at) * s, *wide))
+        return terms - (fx(x).astype(terms.dtype) - value.astype(terms.dtype))
 
     return explainer(f, argnums, "taylor_remainder", attribute)

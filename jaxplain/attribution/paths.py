@@ -11,6 +11,7 @@ gradient g gets exactly (x - x') g. Nodes and weights take the type of the input
 float32. How far the sum misses f(x) - f(x') is `jaxplain.metrics.completeness_gap`: look at it.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxplain._chunk import accumulator_dtype, cast_like, check_count, moments, to_accumulator, weighted_sum
 from jaxplain._estimate import Estimate
-from jaxplain._tree import Scalar, background_like, explainer, reference_like, sampler
+from jaxplain._tree import Scalar, background_like, explainer, reference_like, sampler, slope_of
 from jaxplain.attribution.scale_space import blurred
 
 Explainer = Callable[..., Any]
@@ -65,6 +66,12 @@ def quadrature(nodes: Nodes, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
         weights = np.full(n, 1.0 / (n - 1))
         weights[[0, -1]] /= 2
         return grid / (n - 1), weights
+    return gauss_legendre(n)
+
+
+@functools.cache
+def gauss_legendre(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The nodes and weights of Gauss and Legendre on [0, 1]: kept, since they take seconds for thousands."""
     roots, weights = np.polynomial.legendre.leggauss(n)
     return (roots + 1) / 2, weights / weights.sum()
 
@@ -120,7 +127,7 @@ def integrated_gradients(
 
         def slope(alpha):
             point = jax.tree.map(lambda b, d: b + alpha.astype(b.dtype) * d, start, step)
-            return jax.grad(fx)(cast_like(point, x))
+            return slope_of(fx)(cast_like(point, x))
 
         dtype = path_dtype(x)
         points, shares = jnp.asarray(alphas, dtype), jnp.asarray(weights, dtype)
@@ -169,7 +176,7 @@ def expected_gradients(
     When not to trust it: while `std_error` is not small beside the differences you read; and as for integrated
     gradients, it explains the difference from this background, not from nothing.
 
-    Source: Erion et al. 2021, eq. (4); Lundberg and Lee 2017 (GradientSHAP in shap and captum).
+    Source: Erion et al. 2021; Lundberg and Lee 2017 (GradientSHAP in shap and captum).
     """
     check_count("num_samples", num_samples)
 
@@ -185,7 +192,7 @@ def expected_gradients(
             start = to_accumulator(jax.tree.map(lambda leaf: leaf[row], references))
             step = jax.tree.map(jnp.subtract, to_accumulator(x), start)
             along = jax.tree.map(lambda b, d: b + alpha.astype(b.dtype) * d, start, step)
-            slope = jax.grad(fx)(cast_like(along, x))
+            slope = slope_of(fx)(cast_like(along, x))
             return jax.tree.map(lambda d, s: d * s.astype(d.dtype), step, slope)
 
         mean, variance = moments(sample, (rows, alphas), chunk_size=chunk_size)
@@ -215,7 +222,7 @@ def blur_integrated_gradients(
 
     Args:
         f: `f(x, *args)` returns a float scalar.
-        max_sigma: standard deviation of the strongest blur, in grid steps (pixels).
+        max_sigma: standard deviation of the strongest blur, in grid steps (pixels); may be traced.
         num_steps: the number of gradients evaluated.
         axes: the axes to blur; None means every axis but the last (of a vector: its only one).
         chunk_size: how many gradients run at once (None: all); memory grows with it, the result does not change.
@@ -238,10 +245,10 @@ def blur_integrated_gradients(
 
     When not to trust it: what a blur leaves unchanged (large even areas, overall colour) is never credited.
 
-    Source: Xu et al. 2020, eq. (6), with the discrete scale space of Lindeberg 1990 (see `scale_space`).
+    Source: Xu et al. 2020, with the discrete scale space of Lindeberg 1990 (see `scale_space`).
     """
-    if not max_sigma > 0:
-        raise ValueError(f"max_sigma must be positive, in grid steps, not {max_sigma}")
+    if isinstance(max_sigma, int | float) and not 0 < max_sigma < float("inf"):
+        raise ValueError(f"max_sigma must be positive and finite, in grid steps, not {max_sigma}")
     roots, weights = quadrature("gauss_legendre", num_steps)
 
     def attribute(fx, x):
@@ -253,7 +260,7 @@ def blur_integrated_gradients(
                 return jax.tree.map(lambda leaf: blurred(leaf, sigma.astype(leaf.dtype), axes), exact)
 
             point, velocity = jax.jvp(path, (u,), (jnp.ones_like(u),))
-            slope = jax.grad(fx)(cast_like(point, x))
+            slope = slope_of(fx)(cast_like(point, x))
             return jax.tree.map(lambda v, s: -v * s.astype(v.dtype), velocity, slope)
 
         dtype = path_dtype(x)
@@ -316,7 +323,7 @@ def guided_integrated_gradients(
         flat_end, _ = ravel_pytree(to_accumulator(x))
 
         def slope(point):
-            grads = jax.grad(fx)(cast_like(unflatten(point), x))
+            grads = slope_of(fx)(cast_like(unflatten(point), x))
             return ravel_pytree(to_accumulator(grads))[0]
 
         path = lowest_slopes_first(slope, flat_start, flat_end, num_steps=num_steps, fraction=fraction)
@@ -343,12 +350,15 @@ def lowest_slopes_first(
     size = start.shape[0]
     group = int(np.floor(fraction * (size - 1))) + 1  # as many as a lower quantile at `fraction` includes
     num_groups = -(-size // group)
-    reach = jnp.abs(end - start).sum() / num_steps
+    whole = jnp.abs(end - start).sum()
+    still_to_go = 1 - (jnp.arange(num_steps, dtype=end.dtype) + 1) / num_steps
 
-    def step(state, _):
+    def step(state, left_after):
         point, credit = state
         grads = slope(point)
         distance = jnp.abs(end - point)
+        # Towards what is to be left, not by equal amounts: what rounding held back is caught up, and all arrives.
+        reach = jnp.maximum(0, distance.sum() - left_after * whole)
         # Features that have arrived sort behind all others, and have no distance left to give.
         cost = jnp.where(distance > 0, jnp.abs(grads), jnp.inf)
         order = jnp.argsort(cost, stable=True)
@@ -366,13 +376,14 @@ def lowest_slopes_first(
         before = jnp.cumsum(per_group) - per_group
         room = jnp.where(per_group > 0, per_group, 1)
         share = jnp.zeros_like(point).at[order].set(jnp.clip((reach - before) / room, 0, 1)[groups])
+        share = jnp.where(left_after == 0, 1, share)
         # A feature that arrives does so exactly, or rounding would keep it among those that can still move.
         moved = jnp.where(share == 1, end, point + share * (end - point))
         return (moved, credit + (moved - point) * grads), None
 
     # Zeros that vary over a mesh as the data do, as a scan's carry must.
     zero = jnp.zeros_like(end) * end
-    (_, credit), _ = jax.lax.scan(step, (start + zero, zero), None, length=num_steps)
+    (_, credit), _ = jax.lax.scan(step, (start + zero, zero), still_to_go)
     return credit
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain._errors import UnsupportedOperation
-from jaxplain._tree import Scalar, check_argnums, named_after
+from jaxplain._tree import Scalar, check_argnums, named_after, slope_of
 from jaxplain.attribution.site_maps import draw_map, from_gradient, over_space, scene_at, weighted
 from jaxplain.engine.rectifiers import Shape, rectifiers
 from jaxplain.engine.sites import At, last_conv
@@ -133,6 +133,7 @@ def guided_grad_cam(
         detail = changed_backward(traced, guided=True)
         return jax.tree.map(lambda leaf: leaf * heat.astype(leaf.dtype), detail)
 
+    explain.argnums = argnums
     return explain
 
 
@@ -144,6 +145,7 @@ def through_rectifiers(method: str, f: Scalar, argnums: int | Sequence[int], *, 
     def explain(*args, **kwargs):
         return changed_backward(trace(f, args, kwargs, argnums=argnums, scalar=True), guided=guided)
 
+    explain.argnums = argnums
     return explain
 
 
@@ -165,7 +167,7 @@ def changed_backward(traced: Trace, *, guided: bool) -> Any:
             inputs[k] = leaf
         return evaluate(program, inputs)[0][0]
 
-    return traced.like_explained(jax.grad(run)([traced.args[k] for k in live]))
+    return traced.like_explained(slope_of(run)([traced.args[k] for k in live]))
 
 
 def rectified(shape: Shape, guided: bool) -> Callable[[jax.Array], jax.Array]:

@@ -43,4 +43,7 @@ def blur_axes(x: jax.Array, axes: Sequence[int] | None) -> tuple[int, ...]:
     for axis in axes:
         if not -x.ndim <= axis < x.ndim:
             raise ValueError(f"axes={tuple(axes)} but the explained argument has shape {x.shape}")
-    return tuple(axis % x.ndim for axis in axes)
+    found = tuple(axis % x.ndim for axis in axes)
+    if len(set(found)) != len(found):
+        raise ValueError(f"axes={tuple(axes)} names an axis twice")
+    return found

@@ -123,6 +123,7 @@ def site_map(
         traced = trace(f, args, kwargs, argnums=argnums, params=params, scalar=True)
         return draw_map(scene_at(traced, at), draw, relu=relu, upsample=upsample)
 
+    explain.argnums = argnums
     return explain
 
 
@@ -183,8 +184,9 @@ def axis_of(value: Value, program: Program, name: str) -> int:
     found = channel_axes(program).get(value)
     if found is None and not all_channels_last(program):
         raise SiteError(
-            f"which axis of {name}, shape {value.shape}, holds channels cannot be told: the network's convolutions do "
-            "not all have them last, and none leads straight to it; tag a value nearer to a convolution"
+            f"which axis of {name}, shape {value.shape}, holds channels cannot be told: the network's "
+            "convolutions do not all have them last, and none leads straight to it; "
+            "tag a value nearer to a convolution"
         )
     return max(0, len(value.shape) - 1) if found is None else found
 
@@ -219,7 +221,9 @@ def require_pooled_head(scene: Scene) -> None:
         by = [v for v in op.inputs if v is not first]
         scales = alone and (op.primitive is _jax.MUL or (op.primitive is _jax.DIV and op.inputs[0] is first))
         if unpooled.isdisjoint(moving):
-            if op.primitive in _jax.LINEAR or scales or (alone and op.primitive in (_jax.CONV, _jax.DOT)):
+            chooses = op.primitive is _jax.SELECT and op.inputs[0] not in below
+            weighs = scales or (alone and op.primitive in (_jax.CONV, _jax.DOT))
+            if op.primitive in _jax.LINEAR or chooses or weighs:
                 continue
         elif alone and pools(op, space_of(first, axes)):
             continue

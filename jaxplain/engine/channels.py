@@ -171,7 +171,7 @@ def regrouped(old: tuple[int, ...], block: Block, new: tuple[int, ...]) -> Block
 
 
 def body_blocks(op: Op, body: Program, blocks: dict[Value, Block]) -> dict[Value, Block]:
-    """What is known of the inputs of a body; a scan's inputs beyond constants and carries lose their first axis."""
+    """What is known of the inputs of a body that have the shape of the operands (a scan's slices do not)."""
     operands = op.inputs[1:] if op.primitive is _jax.COND else op.inputs
     return {
         value: blocks[atom]

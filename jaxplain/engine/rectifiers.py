@@ -160,7 +160,9 @@ def follow(program: Program, constants: Constants, env: dict[Value, Any], atom: 
     number = constants.number(atom)
     if number is not None:
         return number
-    op = constants.maker.get(atom) if isinstance(atom, Value) else None
+    if isinstance(atom, Literal):
+        return None
+    op = constants.maker.get(atom)
     if op is None or not (is_elementwise(op) or moves_only(op)):
         return None
     operands = [follow(program, constants, env, v) for v in op.inputs]

@@ -337,8 +337,8 @@ def find_last_conv(trace: Trace, scene: Scene) -> Site:
         wide = [n for n in unit.outputs[0].shape if n > 1]
         if unit.outputs[0] not in axes and len(wide) >= len([n for n in known[-1].shape if n > 1]):
             raise SiteError(
-                f"which axis of the value made at {unit.ops[-1].place} (shape {last.shape}) holds channels cannot be "
-                "told, so neither can which activation is the last; name a site: at=..."
+                f"which axis of the value made at {unit.ops[-1].place} (shape {last.shape}) holds channels cannot "
+                "be told, so neither can which activation is the last; name a site: at=..."
             )
     return scene.sites[known[-1]]
 
@@ -356,4 +356,5 @@ def transforms(unit: Unit, program: Program) -> bool:
     if unit.kind == "product":
         return first.primitive is _jax.MUL
     broadcast = {v for op in program.ops if op.primitive is _jax.BROADCAST for v in op.outputs}
-    return unit.kind == "sum" and first.primitive in _jax.SUM_OF_TWO and broadcast.isdisjoint(unit.inputs)
+    alike = all(v.shape == first.outputs[0].shape and v not in broadcast for v in unit.inputs)
+    return unit.kind == "sum" and first.primitive in _jax.SUM_OF_TWO and alike

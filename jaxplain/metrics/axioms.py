@@ -31,7 +31,11 @@ def completeness_gap(f: Scalar, attribution: Any, x: Any, baseline: Any = 0.0, *
         >>> print(completeness_gap(f, jxp.gradient_times_input(f)(x), x))  # 10 claimed of 5
         5.0
 
+    When not to trust it: a gap of 0 says that the shares add up, not that they are fair.
+
     Source: Sundararajan et al. 2017, proposition 1.
     """
     fx, leaves = problem(f, 0, (x, *args), {})
-    return total(attribution) - (fx(leaves) - fx(reference_like("baseline", baseline, leaves)))
+    claimed = total(attribution)
+    here, there = fx(leaves), fx(reference_like("baseline", baseline, leaves))
+    return claimed - (here.astype(claimed.dtype) - there.astype(claimed.dtype))

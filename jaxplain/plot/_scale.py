@@ -84,6 +84,8 @@ def map_of(attribution: ArrayLike, reduction: Reduction = "sum", *, name: str = 
     """Returns ``attribution``, (H, W) or (H, W, C), as a float64 map (H, W) after checking it."""
     if reduction not in get_args(Reduction):
         raise ValueError(f"unknown reduction {reduction!r}; choose one of {', '.join(get_args(Reduction))}.")
+    if isinstance(attribution, tuple):
+        raise ValueError(f"{name} is a tuple; of an Estimate(value, std_error), pass estimate.value.")
     values = np.asarray(attribution)
     if values.ndim not in (2, 3) or values.size == 0:
         raise ValueError(

@@ -289,3 +289,86 @@ def test_memory_of_a_channel_scan_is_bounded_by_the_chunk():
         return explain.lower(X).compile().memory_analysis().temp_size_in_bytes
 
     assert temporaries(1) < temporaries(None)
+
+
+def conv_first(x, kernel, stride=1):
+    kernel = jnp.transpose(jnp.asarray(kernel), (3, 2, 0, 1))
+    return jax.lax.conv_general_dilated(x[None], kernel, (stride, stride), "SAME")[0]
+
+
+def group_norm(x):
+    grouped = x.reshape(2, 2, *x.shape[1:])
+    centred = grouped - grouped.mean((1, 2, 3), keepdims=True)
+    return (centred / jnp.sqrt(jnp.square(centred).mean((1, 2, 3), keepdims=True) + 1e-5)).reshape(x.shape)
+
+
+CHANNELS_FIRST = {
+    "concatenate": lambda x: jnp.concatenate([jax.nn.relu(conv_first(x, K1)), conv_first(x, K1)], 0),
+    "slice": lambda x: conv_first(x, K1)[:3],
+    "split": lambda x: jnp.split(conv_first(x, K1), 2)[0],
+    "group_norm": lambda x: group_norm(conv_first(x, K1)),
+    "repeat": lambda x: jnp.repeat(jnp.repeat(conv_first(x, K1, 2), 2, 1), 2, 2),
+    "dense": lambda x: jnp.einsum("chw,cd->dhw", conv_first(x, K1), jnp.asarray(K2[0, 0])),
+    "cond": lambda x: jax.lax.cond(x.sum() > -1e9, lambda x: conv_first(x, K1), lambda x: -conv_first(x, K1), x),
+    "remat": jax.checkpoint(lambda x: jax.nn.relu(conv_first(x, K1))),
+    "before_the_convolution": lambda x: x * 2,
+}
+
+
+@pytest.mark.parametrize("body", CHANNELS_FIRST.values(), ids=CHANNELS_FIRST)
+def test_channels_first_is_followed_through(body):
+    def f(x):
+        y = jxp.tag(body(x), "site")
+        z = conv_first(y, K1) if y.shape[0] == 2 else y
+        return jnp.square(z.mean((1, 2))).sum()
+
+    x = jnp.transpose(X, (2, 0, 1))
+    found = jxp.hires_cam(f, "site")(x)
+    values, slopes = (jxp.capture(f, "site")(x)[1]["site"], jax.grad(jxp.slice_at(f, "site").g)(body(x), x))
+    np.testing.assert_allclose(found, (values * slopes).sum(0), rtol=1e-5, atol=1e-6)
+    assert jxp.hires_cam(f, "site", upsample=True)(x).shape == (6, 8)
+
+
+def test_an_axis_that_cannot_be_told_is_an_error():
+    f = lambda x: jnp.square(jxp.tag(jnp.sort(conv_first(x, K1).reshape(-1)).reshape(6, 8, 4), "site")).sum()
+    with pytest.raises(jxp.SiteError, match=r"which axis of site 'site'.*cannot be told"):
+        jxp.grad_cam(f, "site")(jnp.transpose(X, (2, 0, 1)))
+
+
+def test_the_input_is_read_through_a_remat():
+    def stem(x):
+        y = jax.lax.conv_general_dilated(x[None], K1, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jax.nn.relu(y[0])
+
+    def f(wrap):
+        return lambda x: jnp.square(jxp.tag(jax.nn.relu(conv(wrap(stem)(x), K2)), "site")).sum()
+
+    plain = jxp.score_cam(f(lambda g: g), "site", upsample=True)(X)
+    np.testing.assert_allclose(jxp.score_cam(f(jax.checkpoint), "site", upsample=True)(X), plain, rtol=1e-5)
+    assert plain.shape == (6, 8)
+
+
+def test_the_default_site_of_dense_and_segmentation_networks():
+    def dense_net(x):
+        y = jax.nn.relu(conv(x, K1))
+        y = jnp.concatenate([y, jax.nn.relu(conv(y, K2))], -1)
+        return jnp.square(jxp.tag(jax.nn.relu(y * 2 - 0.1), "last").mean((0, 1))).sum()
+
+    np.testing.assert_array_equal(jxp.grad_cam(dense_net)(X), jxp.grad_cam(dense_net, "last")(X))
+
+    def segmentation(x):
+        return jax.nn.log_softmax(jxp.tag(conv(x, K1), "logits"))[..., 1].mean()
+
+    np.testing.assert_array_equal(jxp.grad_cam(segmentation)(X), jxp.grad_cam(segmentation, "logits")(X))
+
+
+def test_every_function_means_the_same_last_convolution():
+    def f(x):
+        y = jax.nn.relu(conv(x, K1))
+        return jnp.square(jax.checkpoint(lambda y: jax.nn.relu(conv(y, K2)))(y)).mean()
+
+    at = jxp.last_conv()
+    captured = jxp.capture(f, at)(X)[1][at]
+    assert captured.shape == (6, 8, 5)
+    np.testing.assert_array_equal(captured, jxp.slice_at(f, at).h(X))
+    np.testing.assert_allclose(jxp.plant(f, {at: captured})(X), f(X), rtol=1e-6)

@@ -69,6 +69,9 @@ SMOOTH = {
     "abs": jnp.abs,
     "hard_swish": jax.nn.hard_swish,
     "step": lambda x: (x > 0).astype(x.dtype) + x,
+    "residual": lambda x: x + jax.nn.relu(x),
+    "threshold": lambda x: jnp.where(x > 1e-3, x, 0.0),
+    "gated": lambda x: x * jax.nn.relu(x),
 }
 
 
@@ -164,3 +167,27 @@ def test_values_are_unchanged_and_scans_keep_their_length():
 
     for method in METHODS:
         np.testing.assert_allclose(method(scanned)(jnp.asarray(X)), method(unrolled)(jnp.asarray(X)), rtol=1e-12)
+
+
+def test_a_high_cap_is_kept():
+    x = jnp.array([2e4, 3.0])
+    f = lambda x: jnp.sin(jnp.clip(x, 0.0, 1e4)).sum()
+    np.testing.assert_allclose(jxp.deconvnet(f)(x), jnp.maximum(jnp.cos(jnp.minimum(x, 1e4)), 0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("relu", [jax.nn.relu, jax.nn.relu6, jax.nn.leaky_relu], ids=lambda f: f.__name__)
+def test_every_float_type(dtype, relu):
+    found = jxp.guided_backprop(lambda x: relu(x).sum())(jnp.array([-1.0, 2.0], dtype))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found.astype(jnp.float32), [0.0, 1.0])
+
+
+def test_a_cast_is_not_part_of_a_relu():
+    """Rounding is part of the function: what follows a cast to bfloat16 is fed bfloat16."""
+    w = jnp.asarray(W).astype(jnp.bfloat16)
+    f = lambda x: jax.lax.dot(w, jax.nn.relu(x).astype(jnp.bfloat16)).astype(jnp.float32).sum()
+    x = jnp.asarray(X, jnp.float32)
+    assert jxp.guided_backprop(f)(x).dtype == jnp.float32
+    expected = jnp.maximum(w.astype(jnp.float32).sum(0), 0) * (x > 0).astype(jnp.float32)
+    np.testing.assert_allclose(jxp.guided_backprop(f)(x), expected, rtol=2e-2, atol=2e-2)

@@ -265,3 +265,79 @@ def test_only_what_depends_on_the_explained_argument_is_a_site():
     assert names(f, x, x) == {"of_x"}
     assert names(f, x, x, argnums=1) == {"of_y"}
     assert names(f, x, x, argnums=(0, 1)) == {"of_x", "of_y"}
+
+
+def test_equal_computations_of_two_modules_are_two_sites():
+    def f(x):
+        with jax.named_scope("a"):
+            p = x * 2
+        with jax.named_scope("b"):
+            q = x * 2
+        return (p + 10 * q).sum()
+
+    x = jnp.ones(2, jnp.float32)
+    assert float(jxp.plant(f, {"a": jnp.zeros(2)})(x)) == 40.0
+    assert float(jxp.plant(f, {"b": jnp.zeros(2)})(x)) == 4.0
+
+
+def test_names_and_positions_are_in_program_order():
+    w = jnp.asarray(X[:, :2])
+
+    def f(x):
+        first = jxp.tag(x @ w, "t")
+        second = jxp.tag(x @ (2 * w) + 1, "t")
+        return (jnp.tanh(second) + jnp.sin(first)).sum()
+
+    x = w[0]
+    np.testing.assert_allclose(captured(f, "t:0", x), x @ w, rtol=1e-6)
+    np.testing.assert_allclose(captured(f, "t:1", x), x @ (2 * w) + 1, rtol=1e-6)
+    np.testing.assert_allclose(captured(f, jxp.nth("dense", 0), x), x @ w, rtol=1e-6)
+    layer = lambda x, p: jnp.tanh(x @ p["fc"]["w"])
+    g = lambda x, p: jax.checkpoint(layer)(layer(x, p), p).sum()
+    p = {"fc": {"w": w}}
+    np.testing.assert_allclose(captured(g, "fc:0", x, p), x @ w, rtol=1e-6)
+
+
+def test_stacked_weights_of_a_scan_name_the_layer_inside():
+    w = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 2)), jnp.float32)
+    f = lambda x, p: jax.lax.scan(lambda c, w: (jnp.tanh(w @ c), None), x, p["layers"]["w"])[0].sum()
+    assert captured(f, "layers", jnp.ones(2, jnp.float32), {"layers": {"w": w}}).shape == (3, 2)
+
+
+def test_a_leaf_named_value_is_a_leaf():
+    p = {
+        "attn": {"query": jnp.asarray(X[:, :2]), "value": jnp.asarray(X[:, 2:]), "out": jnp.eye(2, dtype=X.dtype)}
+    }
+    f = lambda x, p: (((x @ p["attn"]["query"]) * (x @ p["attn"]["value"])) @ p["attn"]["out"]).sum()
+    x = jnp.ones(2, jnp.float32)
+    np.testing.assert_allclose(captured(f, "attn/value", x, p), x @ p["attn"]["value"], rtol=1e-6)
+    np.testing.assert_allclose(captured(f, "attn", x, p).sum(), f(x, p), rtol=1e-6)
+
+
+def test_tags_with_colons_and_scopes_with_brackets():
+    f = lambda x: (jxp.tag(x * 2, "a:0") + jxp.tag(x * 3, "a")).sum()
+    x = jnp.ones(2, jnp.float32)
+    assert float(captured(f, "a:0", x)[0]) == 2.0
+    assert float(captured(f, "a", x)[0]) == 3.0
+    with jax.named_scope("outside"):
+        pass
+
+    def g(x):
+        with jax.named_scope("conv(3x3)"):
+            return jnp.sin(x).sum()
+
+    assert "conv(3x3)" in names(g, x)
+
+
+def test_tags_on_what_is_no_site_say_so():
+    f = lambda x: (x * jxp.tag(jnp.ones(2, jnp.float32), "constant")).sum() + jxp.tag(jnp.argmax(x), "index")
+    for name in ("constant", "index"):
+        with pytest.raises(jxp.SiteError, match=f"'{name}' does not depend on the explained argument, or"):
+            captured(f, name, jnp.ones(2, jnp.float32))
+
+
+def test_numpy_parameters_and_static_shapes():
+    p = {"fc": {"w": X[:, :2].copy()}}
+    f = lambda x, shape: (x @ p["fc"]["w"]).reshape(tuple(shape)).sum()
+    x = jnp.ones(2, jnp.float32)
+    np.testing.assert_allclose(captured(f, "fc", x, np.array([1, 2]), params=p), x @ p["fc"]["w"], rtol=1e-6)

@@ -190,7 +190,6 @@ METHODS = [
             relu=True,
             excused={
                 "linear": "it keeps the positive part",
-                "nan": "a ReLU that is off passes nothing, not even NaN",
             },
         )
         for method in (jxp.guided_backprop, jxp.deconvnet)
@@ -204,7 +203,6 @@ METHODS = [
             "linear": "it keeps the positive part",
             "dummy": "the test function is one of vectors",
             "structure": "it explains one array",
-            "nan": "a ReLU that is off passes nothing, not even NaN",
         },
     ),
 ]

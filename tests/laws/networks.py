@@ -62,4 +62,4 @@ def setting(image, relu=False):
 def first_logit(image, relu=False):
     """(f(x, p) -> scalar, inputs, params)."""
     logits, inputs, params = setting(image, relu)
-    return (lambda x, p: logits(x, p)[1 if relu else 0]), inputs, params
+    return (lambda x, p: logits(x, p)[1 if relu or image else 0]), inputs, params

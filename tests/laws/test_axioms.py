@@ -156,3 +156,23 @@ def test_completeness_gap_and_remainder_have_the_documented_sign():
     assert float(completeness_gap(f, jnp.array([1.0, 4.5]), x)) == 0.5
     assert float(completeness_gap(f, jnp.array([1.0, 4.0]), x, 1.0)) == 2.0
     assert float(jxp.taylor_remainder(f)(x)) == -5.0
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 1000.0])
+@pytest.mark.parametrize("num_steps", [7, 64, 1000])
+def test_guided_paths_arrive_in_float32(offset, num_steps):
+    """Of a linear function every path gives (x - x') g, however small the steps are beside the numbers."""
+    g = jnp.array([1.0, -2.0, 0.5], jnp.float32)
+    start = jnp.full(3, offset, jnp.float32)
+    x = start + jnp.array([0.01, 0.02, -0.03], jnp.float32)
+    explain = jxp.guided_integrated_gradients(lambda x: (g * x).sum(), start, num_steps=num_steps)
+    np.testing.assert_allclose(explain(x), (x - start) * g, rtol=1e-4)
+
+
+def test_sums_of_sixteen_bit_attributions_are_taken_in_float32():
+    from jaxplain.metrics import completeness_gap
+
+    x = jax.random.uniform(jax.random.key(0), (2000,)).astype(jnp.bfloat16)
+    linear = lambda x: x.astype(jnp.float32).sum()
+    assert abs(float(completeness_gap(linear, x, x))) < 1e-3
+    assert abs(float(jxp.taylor_remainder(linear)(x))) < 1e-3

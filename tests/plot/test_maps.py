@@ -226,3 +226,10 @@ def test_missing_extra_says_what_to_install(missing):
         raise AssertionError("imported")
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+def test_an_estimate_is_told_from_a_map():
+    from jaxplain import Estimate
+
+    with pytest.raises(ValueError, match=r"pass estimate\.value"):
+        heatmap(Estimate(np.ones((4, 4)), np.ones((4, 4))))  # pyright: ignore[reportArgumentType]
