@@ -284,7 +284,7 @@ def guided_integrated_gradients(
     `fraction` of features with the smallest $|\partial_i f|$ that have not yet arrived and moves them towards
     `x`, wholly if that is not enough, and then the next fraction; every move $\Delta x$ is credited with
     $\Delta x_i \, \partial_i f$. Noise from steep places off the path is avoided. It sums to $f(x) - f(x')$ up to
-    the error of that Riemann sum, which is larger than Gauss-Legendre's.
+    the error of that Riemann sum, which can be most of it.
 
     Args:
         f: `f(x, *args)` returns a float scalar.
@@ -308,7 +308,9 @@ def guided_integrated_gradients(
         Array(18., dtype=float32)
 
     When not to trust it: the path depends on the network, so two networks that agree everywhere near `x` may
-    differ, and implementation invariance and linearity are given up.
+    differ, and implementation invariance and linearity are given up. What moves is chosen for having a small
+    gradient where it starts, so its credit is biased towards 0: of EfficientNet-Lite0's score some 90 % is missed
+    at 64 steps, and more steps hardly help. Look at `completeness_gap`.
 
     Source: Kapishnikov et al. 2021, algorithm 1, without the optional bound on the path's distance from the
     straight line.
