@@ -1,5 +1,6 @@
 """Attribution and influence for any JAX function, as pure function transforms used like `jax.grad`."""
 
+from jaxplain import rules
 from jaxplain._estimate import Estimate
 
 # What in the input.
@@ -11,6 +12,7 @@ from jaxplain.attribution import (
     cam,
     constant,
     deconvnet,
+    deep_taylor,
     eigen_cam,
     eigen_grad_cam,
     expected_gradients,
@@ -25,6 +27,7 @@ from jaxplain.attribution import (
     hires_cam,
     integrated_gradients,
     layer_cam,
+    lrp,
     noise,
     saliency,
     score_cam,
@@ -69,6 +72,7 @@ __all__ = [
     "class_score",
     "constant",
     "deconvnet",
+    "deep_taylor",
     "eigen_cam",
     "eigen_grad_cam",
     "expected_gradients",
@@ -86,10 +90,12 @@ __all__ = [
     "layer_cam",
     "list_sites",
     "log_probability",
+    "lrp",
     "margin",
     "noise",
     "nth",
     "plant",
+    "rules",
     "saliency",
     "score_cam",
     "sensitivity",

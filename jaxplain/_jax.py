@@ -172,9 +172,20 @@ ELEMENTWISE = SUM_OF_TWO | PRODUCT_OF_TWO | MAX_OF_TWO | {
     prim.eq_p, prim.ne_p, prim.lt_p, prim.le_p, prim.gt_p, prim.ge_p, prim.not_p, prim.and_p, prim.or_p,
     prim.is_finite_p, prim.convert_element_type_p, prim.copy_p,
 }  # fmt: skip
-MUL, DIV = prim.mul_p, prim.div_p
+ADD, SUB, MUL, DIV = prim.add_p, prim.sub_p, prim.mul_p, prim.div_p
+EXP, LOG, SQRT, RSQRT, POW = prim.exp_p, prim.log_p, prim.sqrt_p, prim.rsqrt_p, prim.pow_p
+STOP_GRADIENT = prim.stop_gradient_p
+# Their results do not change with small changes of the operand: relevance ends there.
+FLAT = {prim.floor_p, prim.ceil_p, prim.round_p, prim.sign_p, STOP_GRADIENT}
+JIT = prim.jit_p
+UNIT_PREFIX = "jaxplain.unit:"  # begins the name of a jitted function that is one unit
 NEGATION, CAST = prim.neg_p, prim.convert_element_type_p
-REDUCE_SUM, WINDOW_SUM = prim.reduce_sum_p, prim.reduce_window_sum_p
+REDUCE_SUM, WINDOW_SUM, REDUCE_MAX = prim.reduce_sum_p, prim.reduce_window_sum_p, prim.reduce_max_p
+SCATTER, SCATTER_ADD = prim.scatter_p, prim.scatter_add_p
+CLAMP, MAX, PAD, INTEGER_POW = prim.clamp_p, prim.max_p, prim.pad_p, prim.integer_pow_p
+NEVER_NEGATIVE = {
+    prim.exp_p, prim.exp2_p, prim.logistic_p, prim.abs_p, prim.square_p, prim.sqrt_p, prim.rsqrt_p, prim.cosh_p,
+}  # fmt: skip
 SELECT = prim.select_n_p
 TRANSPOSE, BROADCAST, GATHER = prim.transpose_p, prim.broadcast_in_dim_p, prim.gather_p
 # Linear in all their live operands together.
@@ -198,3 +209,14 @@ KNOWN = {p for p in vars(prim).values() if isinstance(p, jex_core.Primitive)} | 
     jax.lax.stack_p,
     jax.lax.tile_p,
 }
+
+
+def is_primitive(value: Any) -> bool:
+    """Whether `value` is a JAX primitive."""
+    return isinstance(value, jex_core.Primitive)
+
+
+def is_declared(eqn: Any) -> bool:
+    """Whether an equation is a call that `engine.unit` declared to be one unit: it is not inlined."""
+    name = eqn.params.get("name") if eqn.primitive is JIT else None
+    return isinstance(name, str) and name.startswith(UNIT_PREFIX)

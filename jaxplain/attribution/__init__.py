@@ -20,6 +20,7 @@ from jaxplain.attribution.gradients import (
     taylor,
     taylor_remainder,
 )
+from jaxplain.attribution.lrp import deep_taylor, lrp
 from jaxplain.attribution.paths import (
     blur_integrated_gradients,
     expected_gradients,
@@ -36,6 +37,7 @@ __all__ = [
     "cam",
     "constant",
     "deconvnet",
+    "deep_taylor",
     "eigen_cam",
     "eigen_grad_cam",
     "expected_gradients",
@@ -50,6 +52,7 @@ __all__ = [
     "hires_cam",
     "integrated_gradients",
     "layer_cam",
+    "lrp",
     "noise",
     "saliency",
     "score_cam",

@@ -277,7 +277,7 @@ def convert(closed: Any, outer_scope: tuple[str, ...] = ()) -> Program:
         for eqn in inner.eqns:
             names = _jax.name_stack(eqn, stack)
             body = _jax.body_of(eqn)
-            if eqn.primitive in _jax.INLINED and body is not None:
+            if eqn.primitive in _jax.INLINED and body is not None and not _jax.is_declared(eqn):
                 inner_jaxpr, inner_consts = _jax.open_jaxpr(body)
                 for var, array in zip(inner_jaxpr.constvars, inner_consts, strict=True):
                     constant(var, array)

@@ -19,7 +19,8 @@ operations. `group` collects them:
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from jaxplain import _jax
 from jaxplain.engine.trace import Op, Program, Value
@@ -37,9 +38,12 @@ class Unit:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     above: dict[Value, Value] = dataclasses.field(default_factory=dict)
+    layout: Any = None  # of an affine unit: what `engine.affine` folds
+    axes: tuple[int, ...] = ()  # of a softmax
+    shared: bool = False  # whether its operations, but the last, may serve other units too
 
 
-class _Grouping:
+class Grouping:
     """One pass over a program; each operation ends up in exactly one unit."""
 
     def __init__(self, program: Program, live: set[Value]):
@@ -57,11 +61,13 @@ class _Grouping:
         """With repeats: `x @ x` has two."""
         return [v for v in op.operands if v in self.live]
 
-    def add(self, kind: str, ops: Sequence[Op], above: dict[Value, Value] | None = None) -> None:
+    def add(
+        self, kind: str, ops: Sequence[Op], above: dict[Value, Value] | None = None, *, layout: Any = None
+    ) -> None:
         made = {v for op in ops for v in op.outputs}
         inputs = dict.fromkeys(v for op in ops for v in self.live_operands(op) if v not in made)
         outside = [v for op in ops for v in op.outputs if self.escapes(v, ops)]
-        self.units.append(Unit(kind, tuple(ops), tuple(inputs), tuple(outside), above or {}))
+        self.units.append(Unit(kind, tuple(ops), tuple(inputs), tuple(outside), above or {}, layout))
         self.taken.update((op, kind) for op in ops)
 
     def escapes(self, value: Value, ops: Sequence[Op]) -> bool:
@@ -72,6 +78,8 @@ class _Grouping:
         ops, end, value = [seed], 1, seed.outputs[0]
         while len(self.users.get(value, ())) == 1 and value not in self.program.outputs:
             (user,) = self.users[value]
+            if user in self.taken:
+                break
             if user.primitive in _jax.RESHAPES:
                 ops.append(user)
             elif (
@@ -156,7 +164,7 @@ class _Grouping:
 
 def group(program: Program, live: set[Value]) -> list[Unit]:
     """The units of a program (not of its bodies), in the order in which they begin."""
-    return _Grouping(program, live).run()
+    return Grouping(program, live).run()
 
 
 def scales(op: Op, live: Value) -> bool:
@@ -179,10 +187,13 @@ def is_elementwise(op: Op) -> bool:
     return op.primitive in _jax.ELEMENTWISE or _jax.marks_varying(op.eqn)
 
 
-def body_inputs(op: Op, marked: set[Value]) -> list[set[Value]]:
+def body_inputs(
+    op: Op, marked: set[Value], reach: Callable[[Program, Iterable[Value]], set[Value]] = Program.dependent
+) -> list[set[Value]]:
     """For each body of an operation, its inputs that stand for `marked` operands.
 
-    A scan's carry is marked when it is so at the start or becomes so in any round: a fixpoint.
+    A scan's carry is marked when it is so at the start or becomes so in any round: a fixpoint. `reach` tells
+    what marked values mark.
     """
     flags = [isinstance(v, Value) and v in marked for v in op.inputs]
     if op.primitive is _jax.COND:
@@ -192,7 +203,7 @@ def body_inputs(op: Op, marked: set[Value]) -> list[set[Value]]:
         consts, carries = _jax.scan_counts(op.params, len(op.inputs))
         while True:
             found = {v for v, on in zip(body.inputs, flags, strict=True) if on}
-            reached = body.dependent(found)
+            reached = reach(body, found)
             grown = [flags[consts + k] or body.outputs[k] in reached for k in range(carries)]
             if grown == flags[consts : consts + carries]:
                 return [found]

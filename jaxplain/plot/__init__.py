@@ -8,6 +8,8 @@ try:
     from jaxplain.plot.charts import bars, curve
     from jaxplain.plot.html import Card, Section, Table, report
     from jaxplain.plot.maps import gallery, heatmap, overlay
+    from jaxplain.plot.network import network
+    from jaxplain.plot.text import text
 except ModuleNotFoundError as error:
     missing = (error.name or "").partition(".")[0]
     if missing not in ("matplotlib", "jinja2"):
@@ -16,4 +18,16 @@ except ModuleNotFoundError as error:
         f"jaxplain.plot needs {missing}; install it with: pip install jaxplain[plot]", name=missing
     ) from error
 
-__all__ = ["Card", "Section", "Table", "bars", "curve", "gallery", "heatmap", "overlay", "report"]
+__all__ = [
+    "Card",
+    "Section",
+    "Table",
+    "bars",
+    "curve",
+    "gallery",
+    "heatmap",
+    "network",
+    "overlay",
+    "report",
+    "text",
+]

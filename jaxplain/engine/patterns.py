@@ -1,0 +1,160 @@
+"""Compound functions that JAX traces as several operations: softmax, mean-centring, normalising statistics.
+
+They are recognised by the shape of the graph, never by names: a softmax is an exponential divided by its own
+sum, with or without a shift by the maximum; a normalising statistic is a square root of sums over the value that
+it divides.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from jaxplain import _jax
+from jaxplain.engine.trace import Atom, Literal, Op, Program, Value
+
+
+class Pattern(NamedTuple):
+    """Operations that compute `ops[-1].outputs[0]` as one function of `source`, over `axes` of it."""
+
+    kind: str
+    ops: tuple[Op, ...]
+    source: Value
+    axes: tuple[int, ...]
+
+
+class Graph:
+    """Who makes and who uses the values of a program."""
+
+    def __init__(self, program: Program, live: set[Value]):
+        self.program = program
+        self.live = live
+        self.maker = {v: op for op in program.ops for v in op.outputs}
+
+    def made_by(self, atom: Atom, primitives) -> Op | None:
+        """The operation that made a value, if it is one of these."""
+        op = None if isinstance(atom, Literal) else self.maker.get(atom)
+        return op if op is not None and op.primitive in primitives else None
+
+    def behind_moves(self, atom: Atom, also=frozenset()) -> tuple[Atom, tuple[Op, ...]]:
+        """The value that reshapes and broadcasts made this one of, and those operations in order."""
+        passed: list[Op] = []
+        while (op := self.made_by(atom, MOVES | also)) is not None:
+            moving = [v for v in op.inputs if isinstance(v, Value) and v in self.live]
+            if len(moving) != 1:
+                break
+            passed.append(op)
+            atom = moving[0]
+        return atom, tuple(reversed(passed))
+
+
+MOVES = _jax.RESHAPES | {_jax.BROADCAST}
+# What may stand between a maximum and the exponential that it is subtracted in.
+SHIFT = {_jax.STOP_GRADIENT, _jax.SELECT} | _jax.MAX_OF_TWO
+
+
+def patterns(program: Program, live: set[Value]) -> Iterator[Pattern]:
+    """The softmaxes and mean-centrings of a program."""
+    graph = Graph(program, live)
+    for op in program.ops:
+        if op.primitive is _jax.DIV:
+            found = softmax(graph, op)
+        elif op.primitive is _jax.SUB:
+            found = centring(graph, op)
+        else:
+            found = None
+        if found is not None:
+            yield found
+
+
+def softmax(graph: Graph, div: Op) -> Pattern | None:
+    """exp(x - m) / sum(exp(x - m)), with m the maximum over the same axes or no m at all."""
+    top, bottom = div.inputs
+    below, moves = graph.behind_moves(bottom)
+    total, power = graph.made_by(below, {_jax.REDUCE_SUM}), graph.made_by(top, {_jax.EXP})
+    if total is None or power is None or total.inputs[0] is not top or not is_along(moves, total):
+        return None
+    axes = tuple(total.params["axes"])
+    (source,) = power.inputs
+    shifted = graph.made_by(source, {_jax.SUB})
+    if shifted is not None:
+        most, _ = graph.behind_moves(shifted.inputs[1], SHIFT)
+        largest = graph.made_by(most, {_jax.REDUCE_MAX})
+        if largest is not None and tuple(largest.params["axes"]) == axes and largest.inputs[0] is shifted.inputs[0]:
+            source = shifted.inputs[0]
+    if not isinstance(source, Value) or source not in graph.live:
+        return None
+    return Pattern("softmax", (power, total, *moves, div), source, axes)
+
+
+def centring(graph: Graph, sub: Op) -> Pattern | None:
+    """x minus its mean: one linear map of x, or relevance would be divided by a mean that is nearly 0."""
+    x, mean = sub.inputs
+    below, moves = graph.behind_moves(mean)
+    scale = graph.made_by(below, {_jax.DIV, _jax.MUL})
+    scales: tuple[Op, ...] = ()
+    if scale is not None:
+        moving = [v for v in scale.operands if v in graph.live]
+        if len(moving) != 1 or (scale.primitive is _jax.DIV and scale.inputs[0] is not moving[0]):
+            return None
+        below, inner = graph.behind_moves(moving[0])
+        scales = (*inner, scale)
+    total = graph.made_by(below, {_jax.REDUCE_SUM})
+    if total is None or total.inputs[0] is not x or not isinstance(x, Value) or x not in graph.live:
+        return None
+    if not is_along((*scales, *moves), total):
+        return None
+    return Pattern("sum", (total, *scales, *moves, sub), x, tuple(total.params["axes"]))
+
+
+def is_along(moves: tuple[Op, ...], total: Op) -> bool:
+    """Whether moves bring a sum over axes back to the places that it was summed over.
+
+    The axes that the sum kept must come back where they were. Operations other than moves keep the shape.
+    """
+    rank = len(total.operands[0].shape)
+    where: list[int | None] = [d for d in range(rank) if d not in total.params["axes"]]
+    for op in moves:
+        shape = op.outputs[0].shape
+        source = next(v for v in op.operands if len(v.shape) == len(where))
+        if op.primitive is _jax.BROADCAST:
+            placed = op.params["broadcast_dimensions"]
+            where = [where[placed.index(d)] if d in placed else None for d in range(len(shape))]
+        elif op.primitive is _jax.TRANSPOSE:
+            where = [where[d] for d in op.params["permutation"]]
+        elif source.shape != shape:
+            kept = [(d, n) for d, n in zip(where, source.shape, strict=True) if n > 1]
+            if [n for _, n in kept] != [n for n in shape if n > 1]:
+                return False
+            left = iter(kept)
+            where = [next(left)[0] if n > 1 else None for n in shape]
+    wide = total.operands[0].shape
+    return len(where) == rank and all(d in (k, None) or wide[k] == 1 for k, d in enumerate(where))
+
+
+def is_statistic(graph: Graph, atom: Atom) -> bool:
+    """Whether a factor is a root of sums, as in x / sqrt(mean(x**2)), or a sum or maximum of magnitudes.
+
+    Its relevance is then that of a normaliser. Everything on the way up to the sums must be elementwise in them
+    or a move: a factor that a layer computed carries a signal of its own.
+    """
+    seen: set[Value] = set()
+    reduced = False
+
+    def look(atom: Atom) -> bool:
+        nonlocal reduced
+        if isinstance(atom, Literal) or atom not in graph.live or atom in seen:
+            return True
+        seen.add(atom)
+        op = graph.maker.get(atom)
+        if op is None:
+            return False
+        if op.primitive in STATISTICS:
+            reduced = True
+            return True
+        if op.primitive in _jax.ELEMENTWISE | MOVES or op.primitive in _jax.CUSTOM:
+            return all(look(v) for v in op.inputs)
+        return False
+
+    return look(atom) and reduced
+
+
+STATISTICS = {_jax.REDUCE_SUM, _jax.REDUCE_MAX, _jax.WINDOW_SUM}
