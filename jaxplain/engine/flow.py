@@ -25,8 +25,8 @@ Taps = Mapping[Any, Array]
 class Policy(Protocol):
     """How a method computes units. Values that are not reached are plain arrays."""
 
-    def lift(self, array: Array) -> Carrier:
-        """A constant, where a value that is reached is expected."""
+    def lift(self, carrier: Carrier) -> Carrier:
+        """The form in which control flow carries what is reached, of a constant or of a carrier."""
         ...
 
     def bump(self, carrier: Carrier, amount: Array) -> Carrier:
@@ -67,7 +67,8 @@ def run(plan: Plan, policy: Policy, inputs: Sequence[Carrier], taps: Taps | None
             inside = tapping(policy, read, tapped) if tapped else read
             entered = next((op for op in step.ops if op in plan.inner), None)
             if entered is not None:
-                results = enter(entered, plan, policy, inside, taps)
+                all_results = zip(entered.outputs, enter(entered, plan, policy, inside, taps), strict=True)
+                results = [result for v, result in all_results if v in step.outputs]
             else:
                 results = policy.unit(step, plan, inside)
         for value, carrier in zip(step.outputs, results, strict=True):
@@ -84,9 +85,8 @@ def enter(op: Op, plan: Plan, policy: Policy, read: Callable[[Atom], Carrier], t
     """Run a scan, a remat or a cond with its body run by the policy."""
     bodies = plan.inner[op]
 
-    def lifted(values: Sequence[Atom | Value], carriers: Sequence[Carrier], reached: Sequence[bool]) -> list:
-        pairs = zip(values, carriers, reached, strict=True)
-        return [policy.lift(c) if on and not is_reached(plan, v) else c for v, c, on in pairs]
+    def lifted(carriers: Sequence[Carrier], reached: Sequence[bool]) -> list[Carrier]:
+        return [policy.lift(c) if on else c for c, on in zip(carriers, reached, strict=True)]
 
     outer = list(op.inputs)
     if op.primitive is _jax.COND:
@@ -97,24 +97,24 @@ def enter(op: Op, plan: Plan, policy: Policy, read: Callable[[Atom], Carrier], t
             )
         given = [read(v) for v in outer[1:]]
         flags = [v in body.reached for body in bodies[:1] for v in body.program.inputs]
-        given = lifted(outer[1:], given, flags)
+        given = lifted(given, flags)
 
         def branch(body):
             def run_branch(*arrays):
                 outputs = run(body, policy, arrays, taps)
-                return settled(policy, body, outputs, [v in plan.reached for v in op.outputs])
+                return settled(policy, outputs, [v in plan.reached for v in op.outputs])
 
             return run_branch
 
         return list(jax.lax.switch(read(outer[0]), [branch(body) for body in bodies], *given))
     (body,) = bodies
     flags = [v in body.reached for v in body.program.inputs]
-    given = lifted(outer, [read(v) for v in outer], flags)
+    given = lifted([read(v) for v in outer], flags)
     ends = [v in plan.reached for v in op.outputs]
     if op.primitive is _jax.REMAT:
 
         def run_remat(arrays):
-            return settled(policy, body, run(body, policy, arrays, taps), ends)
+            return settled(policy, run(body, policy, arrays, taps), ends)
 
         options = {k: op.params[k] for k in ("policy", "prevent_cse")}
         return jax.checkpoint(run_remat, **options)(given)
@@ -126,24 +126,19 @@ def enter(op: Op, plan: Plan, policy: Policy, read: Callable[[Atom], Carrier], t
     def step(carry, item):
         x, slices = item
         known = {**taps, **dict(zip(here, slices, strict=True))}
-        outputs = settled(policy, body, run(body, policy, [*consts, *carry, *x], known), ends)
+        outputs = settled(policy, run(body, policy, [*consts, *carry, *x], known), ends)
         return outputs[:num_carry], outputs[num_carry:]
 
     params = {k: op.params[k] for k in ("length", "reverse", "unroll")}
     carry, ys = jax.lax.scan(step, init, (xs, [taps[v] for v in here]), **params)
     results = [*carry, *ys]
     # A carry is lifted where the body makes it depend on the input; outside, all results of the scan are.
-    return [policy.lift(c) if v in plan.reached and not on else c for v, c, on in zip(op.outputs, results, ends)]
+    return [policy.lift(c) if v in plan.reached else c for v, c in zip(op.outputs, results, strict=True)]
 
 
-def settled(policy: Policy, body: Plan, outputs: list[Carrier], ends: Sequence[bool]) -> list[Carrier]:
+def settled(policy: Policy, outputs: list[Carrier], ends: Sequence[bool]) -> list[Carrier]:
     """A body's outputs in the form that every branch, or every round, shares."""
-    pairs = zip(body.program.outputs, outputs, ends, strict=True)
-    return [policy.lift(c) if on and not is_reached(body, v) else c for v, c, on in pairs]
-
-
-def is_reached(plan: Plan, atom: Atom) -> bool:
-    return isinstance(atom, Value) and atom in plan.reached
+    return [policy.lift(c) if on else c for c, on in zip(outputs, ends, strict=True)]
 
 
 def values_of(plan: Plan) -> set[Value]:

@@ -177,10 +177,10 @@ class RelevanceGrouping(Grouping):
             unit = Unit(pattern.kind, pattern.ops, (pattern.source,), last.outputs, axes=pattern.axes, shared=True)
             self.units.append(unit)
             self.taken[last] = pattern.kind
-        self.add_affine(live_ops)
-        for op in live_ops:
+        for op in live_ops:  # ahead of layers: the division of a mean is the sum's own, not folded into a weight
             if op not in self.taken and op.primitive in _jax.SUM_OVER | {_jax.SCATTER_ADD}:
-                self.add("sum", self.chain(op, scales))
+                self.add("sum", self.chain(op, lambda user, v: scales(user, v) and not self.constant_axes(user, v)))
+        self.add_affine(live_ops)
         for op in live_ops:
             if op not in self.taken and self.is_layer(op):
                 layer = self.chain(op, lambda user, v: shifts_or_scales(user, v) and self.is_layer(user))

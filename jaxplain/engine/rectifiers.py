@@ -121,7 +121,8 @@ class Constants:
         if not is_elementwise(op):
             return None
         numbers = [self.number(v) for v in op.inputs]
-        return None if any(n is None for n in numbers) else apply(op, numbers)[0]
+        with jax.ensure_compile_time_eval():
+            return None if any(n is None for n in numbers) else apply(op, numbers)[0]
 
 
 def uniform(array: Any) -> Any:

@@ -28,7 +28,7 @@ def nonnegative(plan: Plan) -> set[Value]:
         if isinstance(atom, Value) and atom in found:
             return True
         number = constants.number(atom) if isinstance(atom, Literal) or atom not in plan.graph.live else None
-        return number is not None and bool(np.asarray(number >= 0))
+        return number is not None and bool(np.asarray(number) >= 0)
 
     for op in program.ops:
         if op.primitive in ALWAYS or is_even_power(op) or (op.primitive in _jax.CUSTOM and rectifies(op)):
@@ -83,7 +83,7 @@ def is_gate(plan: Plan, atom: Atom) -> bool:
         return False
     probes = np.concatenate([-PROBES[::-1], PROBES])
     with jax.ensure_compile_time_eval():
-        env = {unit.inputs[0]: jnp.asarray(probes, jnp.float32)}
+        env = {unit.inputs[0]: jnp.asarray(probes, unit.inputs[0].dtype)}
         answers = follow(plan.program, Constants(plan.program), env, value)
         if answers is None or np.shape(answers) != probes.shape:
             return False

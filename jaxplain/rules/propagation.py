@@ -52,10 +52,13 @@ class Propagation:
 
     def view(self, unit: Unit, plan: Plan) -> UnitView:
         """What selectors see of a unit."""
-        named = (self.names.get(v, []) for op in unit.ops for v in op.outputs)
-        scopes = dict.fromkeys("/".join(op.scope) for op in unit.ops if op.scope)
+        cores = [op for op in unit.ops if op.primitive in (_jax.CONV, _jax.DOT)] if unit.layout else list(unit.ops)
+        begin = unit.ops.index(cores[0])
+        named = [self.names.get(v, []) for op in unit.ops[begin:] for v in op.outputs]
+        named += [self.names.get(v, []) for v in moved_on(plan, unit.outputs)]
+        scopes = dict.fromkeys("/".join(op.scope) for op in cores if op.scope)
         names = tuple(dict.fromkeys([name for names in named for name in names] + list(scopes)))
-        return UnitView(unit.kind, names, unit in plan.first, unit in plan.last, unit.ops[0].place)
+        return UnitView(unit.kind, names, unit in plan.first, unit in plan.last, cores[0].place)
 
     def known(self, plan: Plan) -> "Known":
         """What is known of a plan before it runs, computed once."""
@@ -77,7 +80,7 @@ class Propagation:
         if unit.layout is not None:
             return [self.affine(unit, plan, read)]
         match unit.kind:
-            case "sum" | "scale" if len(carried) == 1 and len(unit.inputs) > 1 and same_shapes(unit):
+            case "sum" | "scale" if len(carried) == 1 and len(unit.inputs) > 1 and is_shift(unit):
                 return self.passed(unit, plan, read)  # the rest is behind stop_gradient: a shift by no one's share
             case "sum" | "scale":
                 return self.linear(unit, plan, read)
@@ -170,8 +173,9 @@ class Propagation:
         def backward(xs, aux, ys, relevance):
             (r,), (z,) = relevance, ys
             parts = sum(flags)
-            if parts == 1 and op.primitive in _jax.PRODUCT_OF_TWO:
-                return [r if on else jnp.zeros_like(x) for x, on in zip(xs, flags, strict=True)]
+            if op.primitive in _jax.PRODUCT_OF_TWO and all(x.shape == z.shape for x in xs):
+                # Elementwise, a factor's share of z is all or half of it: no division, nothing lost to eps.
+                return [r / parts if on else jnp.zeros_like(x) for x, on in zip(xs, flags, strict=True)]
             _, back = jax.vjp(lambda *xs: op.run(xs)[0], *xs)
             slopes = back(divided(r, parts * z, aux))
             return [x * c if on else jnp.zeros_like(x) for x, c, on in zip(xs, slopes, flags, strict=True)]
@@ -238,7 +242,20 @@ def split_function(unit: Unit, plan: Plan, read: Read):
     return forward, tuple(map(read, carried)), tuple(map(read, [*others, *constants]))
 
 
-def same_shapes(unit: Unit) -> bool:
+def moved_on(plan: Plan, values: Sequence[Value]) -> list[Value]:
+    """What reshapes and tags alone make of values: a name put there names the unit."""
+    found: list[Value] = []
+    todo = list(values)
+    while todo:
+        for user in plan.users.get(todo.pop(), ()):
+            if isinstance(user, Unit) and all(op.primitive in _jax.RESHAPES for op in user.ops):
+                found += user.outputs
+                todo += user.outputs
+    return found
+
+
+def is_shift(unit: Unit) -> bool:
+    """Whether a unit adds or subtracts two values."""
     return unit.ops[0].primitive in _jax.SUM_OF_TWO
 
 

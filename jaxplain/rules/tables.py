@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
+import jax.numpy as jnp
+
 from jaxplain._errors import near
 from jaxplain.rules.constructors import alpha_beta, epsilon, flat, z_plus
 from jaxplain.rules.messages import Epsilon, Gamma, Rule, ZBox
@@ -113,7 +115,13 @@ def as_table(rules: Any) -> Rules:
     if isinstance(rules, Rules):
         return rules
     check_rule(rules)
-    return Rules(rules, eps=getattr(rules, "eps", 1e-6))
+    # A large eps is for layers, to quieten them; sums and pooling keep the small one. With LRP-0 they have none.
+    return Rules(rules, eps=smaller(getattr(rules, "eps", 1e-6), 1e-6))
+
+
+def smaller(eps: Any, most: float) -> Any:
+    """The smaller of a number, perhaps traced, and a limit."""
+    return min(eps, most) if isinstance(eps, float | int) else jnp.minimum(eps, most)
 
 
 def dense(unit: UnitView) -> bool:
