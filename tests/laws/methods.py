@@ -89,6 +89,23 @@ expected = over_background(lambda f, b, **o: jxp.expected_gradients(f, b, **{"nu
 sorts = "its path is chosen by sorting gradients of f, so it is not linear in f"
 squares = "it squares"
 
+R = jxp.rules
+stabilised = "its sums are stabilised by 1e-6"
+# An eps of the layers' own size, so that finite differences mean something; none in sums, so that all is linear.
+LRP_TABLES = {
+    "epsilon": R.rules_for(R.epsilon(0.1), eps=0.0),
+    "gamma": R.rules_for(R.gamma(0.3, eps=0.1), eps=0.0),
+    "alpha_beta": R.rules_for(R.alpha_beta(eps=0.1), eps=0.0),
+    "z_plus, w_square first": R.rules_for(R.z_plus(eps=0.1), {R.first: R.w_square()}, eps=0.0),
+    "gamma, flat first": R.rules_for(R.gamma(0.3, eps=0.1), {R.first: R.flat()}, eps=0.0),
+    "epsilon, box first": R.rules_for(R.epsilon(0.1), {R.first: R.z_box(-5.0, 5.0, eps=0.1)}, eps=0.0),
+}
+
+
+def deep_shap(f, **options):
+    return lambda x, *args: jxp.deep_shap(f, background_like(x), **options)(x, *args)
+
+
 METHODS = [
     Method("gradient", jxp.gradient),
     Method("gradient_times_input", jxp.gradient_times_input),
@@ -205,4 +222,35 @@ METHODS = [
             "structure": "it explains one array",
         },
     ),
+    *(
+        Method(f"lrp[{name}]", lambda f, table=table: jxp.lrp(f, table), image=True, relu=True)
+        for name, table in LRP_TABLES.items()
+    ),
+    Method("lrp[attention]", lambda f: jxp.lrp(f, R.rules_for(R.epsilon(0.1), product="uniform", eps=0.0))),
+    Method("deep_taylor", jxp.deep_taylor, image=True, relu=True, excused={"linear": stabilised}),
+    Method("deep_taylor[box]", lambda f: jxp.deep_taylor(f, low=-5.0, high=5.0), excused={"linear": stabilised}),
+    Method("excitation_backprop", jxp.excitation_backprop, relu=True, excused={"linear": stabilised}),
+    Method(
+        "contrastive_excitation_backprop",
+        jxp.contrastive_excitation_backprop,
+        image=True,
+        relu=True,
+        excused={
+            "linear": "it wants one last layer and negates it",
+            "dummy": "the test function ends in an activation",
+        },
+    ),
+    Method("deep_lift", lambda f: jxp.deep_lift(f), complete=at_zero),
+    Method("deep_lift[image]", lambda f: jxp.deep_lift(f), image=True, relu=True, complete=at_zero),
+    *(
+        Method(
+            f"deep_lift[reveal_cancel, {'image' if image else 'vector'}]",
+            lambda f: jxp.deep_lift(f, rule="reveal_cancel"),
+            image=image,
+            relu=image,
+            complete=at_zero,
+        )
+        for image in (False, True)
+    ),
+    Method("deep_shap", deep_shap, chunked=chunked(deep_shap)),
 ]

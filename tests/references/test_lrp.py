@@ -68,7 +68,7 @@ def library(f, name):
         "alpha_beta nobias": rules.alpha_beta(bias="ignore"),
         "gamma": rules.gamma(0.25),
         "gamma nobias": rules.gamma(0.25, bias="ignore"),
-        "gamma 2, eps 0.01": rules.gamma(2.0, eps=0.01),
+        "gamma 2, eps 0.01": rules.rules_for(rules.gamma(2.0, eps=0.01), eps=0.01),
         "w_square": rules.w_square(),
         "w_square nobias": rules.w_square(bias="ignore"),
         "flat": rules.flat(),
@@ -108,7 +108,7 @@ RULES = {
     "alpha_beta nobias": (by_hand.unbiased(by_hand.alpha_beta(2, 1)), {}),
     "gamma": (by_hand.gamma(), {}),
     "gamma nobias": (by_hand.unbiased(by_hand.gamma()), {}),
-    "gamma 2, eps 0.01": (by_hand.gamma(2.0, 0.01), {}, 0.01),  # a bare rule's eps is that of sums, too
+    "gamma 2, eps 0.01": (by_hand.gamma(2.0, 0.01), {}, 0.01),
     "w_square": (by_hand.w_square(), {}),
     "w_square nobias": (by_hand.unbiased(by_hand.w_square()), {}),
     "flat": (by_hand.flat(), {}),
@@ -250,7 +250,9 @@ def derived(net, name):
 )
 def test_rule(net, name, dtype):
     got = answer(net, name, dtype)[0]
-    assert_close(got, derived(net, name)["x"].reshape(got.shape), {"float64": 1e-9, "float32": 1e-5}[dtype])
+    # w^2 gives relevance to values that are 0, so residual sums near 0 divide by what float32 rounded.
+    single = 1e-4 if name == "w_square" else 1e-5
+    assert_close(got, derived(net, name)["x"].reshape(got.shape), {"float64": 1e-9, "float32": single}[dtype])
 
 
 @pytest.mark.parametrize(("net", "layer"), [(net, layer) for net in NETS for layer in SITES[net]])
