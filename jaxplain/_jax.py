@@ -224,3 +224,21 @@ def is_declared(eqn: Any) -> bool:
     """Whether an equation is a call that `engine.unit` declared to be one unit: it is not inlined."""
     name = eqn.params.get("name") if eqn.primitive is JIT else None
     return isinstance(name, str) and name.startswith(UNIT_PREFIX)
+
+
+def varying_like(array: Any, like: Any) -> Any:
+    """`array` marked as varying over the mesh axes that `like` varies over, inside `shard_map`; as it is elsewhere.
+
+    Operations that are run again, as they were traced, do not insert that mark by themselves.
+    """
+    missing = varying_axes(like) - varying_axes(array)
+    return jax.lax.pcast(array, tuple(missing), to="varying") if missing else array
+
+
+def varying_axes(array: Any) -> frozenset[Any]:
+    """The mesh axes that an array varies over; the attribute changed its name in JAX 0.10."""
+    kind = jax.typeof(array)
+    axes = getattr(kind, "vma", None)
+    if axes is None:
+        axes = getattr(getattr(kind, "manual_axis_type", None), "varying", ())
+    return frozenset(axes)

@@ -67,7 +67,8 @@ def deep_lift(
         live = [program.inputs.index(v) for v in traced.live]
         leaves = [traced.args[k] for k in live]
         x = traced.like_explained(leaves)
-        refs = jax.tree.leaves(reference_like("baseline", baseline, x))
+        # The barrier: XLA would otherwise run the whole network at a constant baseline while it compiles.
+        refs = jax.lax.optimization_barrier(jax.tree.leaves(reference_like("baseline", baseline, x)))
 
         def upwards(leaves):
             inputs = list(traced.args)

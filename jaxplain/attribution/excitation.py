@@ -4,12 +4,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from jaxplain._errors import SiteError, UnsupportedOperation
 from jaxplain._tree import Scalar, check_argnums, named_after
-from jaxplain.attribution.lrp import lrp, readable, sent_down
+from jaxplain.attribution.lrp import descend, lrp, readable
 from jaxplain.engine import flow, sites
 from jaxplain.engine.plan import Plan, make_plan
 from jaxplain.engine.sites import At
@@ -117,33 +114,19 @@ def contrastive_excitation_backprop(
         value = contrast_value(traced, plan, contrast_at)
         dual = dataclasses.replace(EXCITATION, entries=((last, Opposed(z_plus(bias="ignore"))),))
 
-        def at_contrast(table):
-            policy = Propagation(table, names)
-            from_value = lambda probe: flow.run(plan, policy, traced.args, {value: probe})[0]
-            return sent_down(from_value, jnp.zeros(value.shape, value.dtype), init)
-
-        difference = at_contrast(EXCITATION) - at_contrast(dual)
+        contrast = sites.Site(value, (), "", plan.program.ops[0])
+        excited, opposed = (
+            descend(traced, plan, Propagation(table, names), init, contrast)[1] for table in (EXCITATION, dual)
+        )
+        difference = excited - opposed
         site = None if at is None else readable(traced, plan, at)
         if site is not None and site.value is value:
             return difference
         lower = make_plan(dataclasses.replace(plan.program, outputs=(value,)), traced.live)
-        policy = Propagation(EXCITATION, names)
-        if site is not None:
-            if site.value not in flow.values_of(lower):
-                raise SiteError(f"site {at!r} is above the contrast, where there is no difference yet")
-            below = lambda probe: flow.run(lower, policy, traced.args, {site.value: probe})[0]
-            _, back = jax.vjp(below, jnp.zeros(site.shape, site.value.dtype))
-            return back(difference)[0]
-        live = [traced.program.inputs.index(v) for v in traced.live]
-
-        def upwards(leaves):
-            inputs = list(traced.args)
-            for k, leaf in zip(live, leaves, strict=True):
-                inputs[k] = leaf
-            return flow.run(lower, policy, inputs)[0]
-
-        _, back = jax.vjp(upwards, [traced.args[k] for k in live])
-        return traced.like_explained(back(difference)[0])
+        if site is not None and site.value not in flow.values_of(lower):
+            raise SiteError(f"site {at!r} is above the contrast, where there is no difference yet")
+        leaves, there = descend(traced, lower, Propagation(EXCITATION, names), difference, site)
+        return there if site is not None else traced.like_explained(leaves)
 
     explain.argnums = argnums
     return explain

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain import _jax
 from jaxplain import rules as R
 from jaxplain._errors import SiteError
 from jaxplain._tree import Scalar, check_argnums, check_scalar, named_after
@@ -73,7 +74,7 @@ def lrp(
     @named_after(f, "lrp")
     def explain(*args, **kwargs):
         traced = trace(f, args, kwargs, argnums=argnums, params=params, scalar=True)
-        return relevance(traced, table, init=init, at=at)
+        return relevance(traced, table, init=None if init is None else check_scalar(init), at=at)
 
     explain.argnums = argnums
     return explain
@@ -122,31 +123,39 @@ def deep_taylor(
 
 def relevance(traced: Trace, table: Rules, *, init: Any = None, at: At | None = None) -> Any:
     """The relevance of the explained argument, or of a site."""
-    if table.tangent and init is None:
-        init = 1.0
+    start = 1.0 if table.tangent and init is None else init
     plan, policy = planned(traced, table)
-    if at is None:
-        live = [traced.program.inputs.index(v) for v in traced.live]
-
-        def upwards(leaves):
-            inputs = list(traced.args)
-            for k, leaf in zip(live, leaves, strict=True):
-                inputs[k] = leaf
-            if table.tangent:  # the function as it is, with its custom derivatives
-                return walk.evaluate(traced.program, inputs)[0][0]
-            return flow.run(plan, policy, inputs)[0]
-
-        given = [traced.args[k] for k in live]
-        return traced.like_explained(sent_down(upwards, given, init))
-    site = readable(traced, plan, at)
-
-    def from_site(probe):
-        return flow.run(plan, policy, traced.args, {site.value: probe})[0]
-
-    return sent_down(from_site, jnp.zeros(site.shape, site.value.dtype), init)
+    if at is not None:
+        return descend(traced, plan, policy, start, readable(traced, plan, at))[1]
+    return traced.like_explained(descend(traced, plan, policy, start)[0])
 
 
-def planned(traced: Trace, table: Rules) -> tuple[Plan, Any]:
+def descend(
+    traced: Trace, plan: Plan, policy: Propagation, start: Any, site: sites.Site | None = None
+) -> tuple[list[jax.Array], jax.Array | None]:
+    """(the relevance of the explained leaves, that of a site) of a plan's output.
+
+    Both are always asked for: a unit that this derivative does not go through would keep its rule for its derivative,
+    and a derivative of the explanation would take it for the true one.
+    """
+    live = [traced.program.inputs.index(v) for v in traced.live]
+    zeros = [] if site is None else [jnp.zeros(site.shape, site.value.dtype)]
+    probes = [_jax.varying_like(probe, traced.args[live[0]]) for probe in zeros]
+
+    def run(given):
+        leaves, probes = given
+        inputs = list(traced.args)
+        for k, leaf in zip(live, leaves, strict=True):
+            inputs[k] = leaf
+        if policy.rules.tangent and not probes:  # the function as it is, with its custom derivatives
+            return walk.evaluate(traced.program, inputs)[0][0]
+        return flow.run(plan, policy, inputs, {site.value: probe for probe in probes} if site else None)[0]
+
+    leaves, there = sent_down(run, ([traced.args[k] for k in live], probes), start)
+    return leaves, there[0] if there else None
+
+
+def planned(traced: Trace, table: Rules) -> tuple[Plan, Propagation]:
     """The plan of a traced function, and the policy that runs it under a table."""
     plan = make_plan(traced.program, traced.live)
     return plan, Propagation(table, sites.survey(traced).names())
@@ -168,10 +177,10 @@ def readable(traced: Trace, plan: Plan, at: At) -> sites.Site:
     return site
 
 
-def sent_down(run: Callable[[Any], jax.Array], x: Any, init: Any) -> Any:
-    """The cotangent of x, from f(x) or from `init`; NaN wherever f(x) is."""
+def sent_down(run: Callable[[Any], jax.Array], x: Any, start: Any) -> Any:
+    """The cotangent of x, from run(x) or from `start`; NaN wherever run(x) is."""
     y, back = jax.vjp(run, x)
-    start = y if init is None else check_scalar(init).astype(y.dtype)
-    (sent,) = back(start)
-    return jax.tree.map(lambda r: jnp.where(jnp.isnan(y), jnp.nan, r), sent)
-
+    # y * 0: under shard_map what starts must vary over the mesh as y does.
+    (sent,) = back(y if start is None else y * 0 + jnp.asarray(start, y.dtype))
+    unknown = jnp.isnan(y).any()
+    return jax.tree.map(lambda r: jnp.where(unknown, jnp.nan, r), sent)

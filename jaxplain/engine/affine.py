@@ -52,28 +52,30 @@ class Term:
         pair = (u, weight) if self.live == 0 else (weight, u)
         return along(self.after, self.core.outputs[0], self.core.run(pair)[0], read, mode)
 
-    def effective(self, read: Read) -> Array:
-        """The weight with all scales folded in."""
+    def effective(self, read: Read, like: Array) -> Array:
+        """The weight with all scales folded in; made to vary over a mesh as `like` does."""
         weight = read(self.weight)
         if any(not is_move(op) for op in self.after):
             raw = self.core.outputs[0]
-            ones = jnp.ones(raw.shape, raw.dtype)
+            ones = _jax.varying_like(jnp.ones(raw.shape, raw.dtype), like)
             # The scales are a diagonal matrix behind a permutation: its transpose at ones is the diagonal.
             out, back = jax.vjp(lambda u: along(self.after, raw, u, read, "scales"), ones)
-            weight = weight * spread_over(weight, back(jnp.ones_like(out))[0], axes_after(self.core, self.live))
+            (scale,) = back(_jax.varying_like(jnp.ones(out.shape, out.dtype), like))
+            weight = weight * spread_over(weight, scale, axes_after(self.core, self.live))
         if any(not is_move(op) for op in self.before):
-            ones = jnp.ones(self.source.shape, self.source.dtype)
+            ones = _jax.varying_like(jnp.ones(self.source.shape, self.source.dtype), like)
             scale = along(self.before, self.source, ones, read, "scales")
             weight = weight * spread_over(weight, scale, axes_before(self.core, self.live))
         return -weight if self.sign < 0 else weight
 
-    def at_zero(self, read: Read) -> Array:
+    def at_zero(self, read: Read, like: Array) -> Array:
         """What the term adds to the bias."""
         raw = self.core.outputs[0]
         if any(op.primitive in _jax.SUM_OF_TWO for op in self.before):
-            zeros = jnp.zeros(self.source.shape, self.source.dtype)
+            zeros = _jax.varying_like(jnp.zeros(self.source.shape, self.source.dtype), like)
             return self.fed(zeros, read(self.weight), read, "all")
-        return along(self.after, raw, jnp.zeros(raw.shape, raw.dtype), read, "all")
+        zeros = _jax.varying_like(jnp.zeros(raw.shape, raw.dtype), like)
+        return along(self.after, raw, zeros, read, "all")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,18 +105,19 @@ class Affine:
     @property
     def weights(self) -> list[Array]:
         """The effective weights, one a term."""
-        return [term.effective(self.read) for term in self.layout.terms]
+        return [term.effective(self.read, self.output) for term in self.layout.terms]
 
     @property
     def bias(self) -> Array:
         """What the unit computes at 0, in the shape of z."""
-        parts = [term.sign * term.at_zero(self.read) for term in self.layout.terms]
+        parts = [term.sign * term.at_zero(self.read, self.output) for term in self.layout.terms]
         return along(self.layout.tail, self.layout.joined, sum(parts), self.read, "all")
 
     def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> Array:
         """The products alone, without bias, for other inputs or other effective weights."""
-        terms = self.layout.terms
-        parts = [t.fed(x, w, self.read, "moves") for t, x, w in zip(terms, inputs, weights, strict=True)]
+        inputs = [_jax.varying_like(x, self.output) for x in inputs]
+        triples = zip(self.layout.terms, inputs, weights, strict=True)
+        parts = [term.fed(x, w, self.read, "moves") for term, x, w in triples]
         return along(self.layout.tail, self.layout.joined, sum(parts[1:], parts[0]), self.read, "moves")
 
     def backward(self, weights: Sequence[Array], s: Array) -> list[Array]:

@@ -19,14 +19,11 @@ def methods(baseline):
         "alpha2_beta1": R.alpha_beta(),
         "gamma": R.gamma(0.3),
         "z_plus": R.Z_PLUS,
-        "attention": R.ATTENTION,
         "w_square_first": R.rules_for(R.epsilon(), {R.first: R.w_square()}),
-        "last_z_plus": R.rules_for(R.epsilon(), {R.last: R.z_plus()}),
     }
     return {
         **{f"lrp_{name}": lambda f, table=table: jxp.lrp(f, table) for name, table in tables.items()},
         "deep_taylor": jxp.deep_taylor,
-        "deep_taylor_box": lambda f: jxp.deep_taylor(f, low=-3.0, high=3.0),
         "rescale": lambda f: jxp.deep_lift(f, jnp.asarray(baseline)),
         "reveal_cancel": lambda f: jxp.deep_lift(f, jnp.asarray(baseline), rule="reveal_cancel"),
         "excitation": jxp.excitation_backprop,

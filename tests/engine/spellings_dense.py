@@ -1,7 +1,7 @@
 """One small network of dense layers, written in many ways: what `test_invariance` compares.
 
-Two layers, two more of equal shape, one shared layer used twice, a BatchNorm (some of its scales negative) after
-the first layer, and a head.
+Five hidden layers with BatchNorm at inference (some scales negative) and a ReLU: one of its own, two of equal
+shape, and one used twice; then a head. Each layer of a network may be spelled its own way.
 """
 
 import equinox as eqx
@@ -17,46 +17,60 @@ EPS = 1e-3
 def draw(seed, **shapes):
     """Normal arrays scaled by their fan-in; those named var are positive."""
     rng = np.random.default_rng(seed)
-    arrays = {name: rng.normal(size=shape) / np.sqrt(shape[-2] if len(shape) > 1 else 2) for name, shape in shapes.items()}
-    return {name: np.abs(a) + 0.5 if name.startswith("var") else a for name, a in arrays.items()}
+    arrays = {k: rng.normal(size=shape) / np.sqrt(shape[-2] if len(shape) > 1 else 2) for k, shape in shapes.items()}
+    return {k: np.abs(a) + 0.5 if k.startswith("var") else a for k, a in arrays.items()}
 
 
-P = draw(
-    0,
-    w1=(5, 6), b1=(6,), mean=(6,), var=(6,), gamma=(6,), beta=(6,),
-    ws=(2, 6, 6), bs=(2, 6), wt=(6, 6), bt=(6,), wo=(6, 3), bo=(3,),
-)  # fmt: skip
+def parameters(seed):
+    p = draw(seed, w1=(5, 6), ws=(2, 6, 6), wt=(6, 6), wo=(6, 3), bo=(3,), b=(4, 6))
+    norms = draw(seed + 1, mean=(4, 6), var=(4, 6), gamma=(4, 6), beta=(4, 6))
+    return {**p, **norms, "gamma": norms["gamma"] * 4, "beta": norms["beta"] + 0.5}
+
+
+P = parameters(3)
 X = np.random.default_rng(1).uniform(-2, 2, size=5)
+NORM = ("mean", "var", "gamma", "beta")
 
 
-def bn(z, p):
-    return (z - p["mean"]) / jnp.sqrt(p["var"] + EPS) * p["gamma"] + p["beta"]
+def bn(z, n):
+    return (z - n["mean"]) / jnp.sqrt(n["var"] + EPS) * n["gamma"] + n["beta"]
 
 
 def dense(x, w, b):
     return x @ w + b
 
 
-def loop(h, layer, p):
-    for w, b in zip(p["ws"], p["bs"], strict=True):
-        h = layer(h, w, b)
-    return h
+def weights(p):
+    """(weight, bias, norm) of each of the five hidden layers."""
+    rows = [{k: p[k][i] for k in NORM} | {"b": p["b"][i]} for i in range(4)]
+    kernels = [p["w1"], p["ws"][0], p["ws"][1], p["wt"]]
+    layers = [(w, r.pop("b"), r) for w, r in zip(kernels, rows, strict=True)]
+    return [*layers, layers[-1]]
 
 
-def twice(h, layer, p):
-    for _ in range(2):
-        h = layer(h, p["wt"], p["bt"])
-    return h
-
-
-def network(relu=jax.nn.relu, dense=dense, bn=bn, equal=loop, shared=twice, wrap=lambda layer: layer):
-    """`f(x, p)` of the pieces that it is made of."""
+def network(relus=(jax.nn.relu,), denses=(dense,), norms=(bn,), wrap=lambda layer: layer):
+    """`f(x, p)` whose layers take turns in these spellings."""
 
     def f(x, p):
-        layer = wrap(lambda h, w, b: relu(dense(h, w, b)))
-        h = relu(bn(dense(x, p["w1"], p["b1"]), p))
-        h = shared(equal(h, layer, p), layer, p)
-        return dense(h, p["wo"], p["bo"])[1]
+        for k, (w, b, n) in enumerate(weights(p)):
+            relu, dense, norm = (options[k % len(options)] for options in (relus, denses, norms))
+            layer = wrap(lambda x, w, b, n: relu(norm(dense(x, w, b), n)))
+            x = layer(x, w, b, n)
+        return denses[-1](x, p["wo"], p["bo"])[1]
+
+    return f
+
+
+def middle(equal, shared, wrap=lambda layer: layer):
+    """`f(x, p)` with the equal layers, and the shared one, in some form of loop."""
+
+    def f(x, p):
+        layer = wrap(lambda x, w, b, n: jax.nn.relu(bn(dense(x, w, b), n)))
+        (first, _, _, last, _) = weights(p)
+        x = layer(x, *first)
+        stacked = p["ws"], p["b"][1:3], {k: p[k][1:3] for k in NORM}
+        x = shared(equal(x, layer, stacked), layer, last)
+        return dense(x, p["wo"], p["bo"])[1]
 
     return f
 
@@ -76,140 +90,148 @@ def kept_relu(x):
 
 kept_relu.defvjp(lambda x: (kept_relu(x), x > 0), lambda on, g: (jnp.where(on, g, 0),))
 
-RELUS = {
-    "where": lambda x: jnp.where(x > 0, x, 0),
-    "where_not": lambda x: jnp.where(x <= 0, 0, x),
-    "maximum": lambda x: jnp.maximum(x, 0),
-    "maximum_of_zeros": lambda x: jnp.maximum(jnp.zeros_like(x), x),
-    "clip": lambda x: jnp.clip(x, 0, None),
-    "times_mask": lambda x: x * (x > 0).astype(x.dtype),
-    "half_of_abs": lambda x: (x + jnp.abs(x)) / 2,
-    "heaviside": lambda x: x * jnp.heaviside(x, 0.0),
-    "select": lambda x: jax.lax.select(x > 0, x, jnp.zeros_like(x)),
-    "leaky_0": lambda x: jax.nn.leaky_relu(x, 0.0),
-    "minus_min": lambda x: x - jnp.minimum(x, 0),
-    "custom_jvp": own_relu,
-    "custom_vjp": kept_relu,
-    "tag_between": lambda x: jax.nn.relu(jax.ad_checkpoint.checkpoint_name(x, "between")),
-    "on_a_matrix": lambda x: jax.nn.relu(x.reshape(2, 3)).reshape(6),
-    "vmapped": lambda x: jax.vmap(jax.nn.relu)(x),
-}
+RELUS = [
+    lambda x: jnp.where(x > 0, x, 0),
+    lambda x: jnp.maximum(x, 0),
+    lambda x: jnp.clip(x, 0, None),
+    lambda x: x * (x > 0).astype(x.dtype),
+    lambda x: (x + jnp.abs(x)) / 2,
+    lambda x: jnp.where(x <= 0, 0, x),
+    lambda x: jnp.maximum(jnp.zeros_like(x), x),
+    lambda x: x * jnp.heaviside(x, 0.0),
+    lambda x: jax.lax.select(x > 0, x, jnp.zeros_like(x)),
+    lambda x: jax.nn.leaky_relu(x, 0.0),
+    lambda x: x - jnp.minimum(x, 0),
+    own_relu,
+    lambda x: jax.nn.relu(jax.ad_checkpoint.checkpoint_name(x, "between")),
+    lambda x: jax.nn.relu(x.reshape(2, 3)).reshape(6),
+    jax.vmap(jax.nn.relu),
+]
 
 
 def columns(x, w, b):
     return jax.vmap(lambda column, shift: x @ column + shift, in_axes=(1, 0))(w, b)
 
 
-def on_reshaped(x, w, b):
-    z = (x @ w).reshape(1, -1)
-    return (z + b.reshape(1, -1)).reshape(-1)
+def bias_on_reshaped(x, w, b):
+    return ((x @ w).reshape(1, -1) + b.reshape(1, -1)).reshape(-1)
 
 
-DENSE = {
-    "einsum": lambda x, w, b: jnp.einsum("i,ij->j", x, w) + b,
-    "einsum_weight_first": lambda x, w, b: b + jnp.einsum("ij,i->j", w, x),
-    "weight_first": lambda x, w, b: jnp.dot(w.T, x) + b,
-    "tensordot": lambda x, w, b: jnp.tensordot(w, x, ((0,), (0,))) + b,
-    "bias_reshaped": on_reshaped,
-    "bias_subtracted": lambda x, w, b: x @ w - (-b),
-    "batch_axis": lambda x, w, b: (x[None] @ w + b[None])[0],
-    "columns": columns,
-    "scaled_weight": lambda x, w, b: (x @ (w * 2.0)) / 2.0 + b,
-    "scaled_input": lambda x, w, b: (x * 4.0) @ (w * 0.25) + b,
-    "bias_scaled_with_it": lambda x, w, b: 0.5 * (x @ (w * 2.0) + 2.0 * b),
-    "twice_negated": lambda x, w, b: -(x @ (-w) - b),
-    "convolution": lambda x, w, b: (
-        jax.lax.conv_general_dilated(x[None, :, None], w.T[:, :, None], (1,), "VALID")[0, :, 0] + b
-    ),
-    "concatenated": lambda x, w, b: jnp.concatenate([x @ w[:, :2] + b[:2], x @ w[:, 2:] + b[2:]]),
-}
-
-NORMS = {
-    "bn_rsqrt": lambda z, p: (z - p["mean"]) * (jax.lax.rsqrt(p["var"] + EPS) * p["gamma"]) + p["beta"],
-    "bn_one_scale": lambda z, p: z * scale(p) + (p["beta"] - p["mean"] * scale(p)),
-    "bn_power": lambda z, p: p["gamma"] * (z - p["mean"]) * (p["var"] + EPS) ** -0.5 + p["beta"],
-    "bn_jax": lambda z, p: jax.nn.standardize(z, None, p["mean"], p["var"], EPS) * p["gamma"] + p["beta"],
-    "bn_on_a_matrix": lambda z, p: bn(z.reshape(1, -1), {k: v.reshape(1, -1) for k, v in norm(p).items()})[0],
-    "bn_split_axes": lambda z, p: bn(z.reshape(2, 3), {k: v.reshape(2, 3) for k, v in norm(p).items()}).reshape(6),
-}
+DENSES = [
+    lambda x, w, b: jnp.einsum("i,ij->j", x, w) + b,
+    lambda x, w, b: b + jnp.einsum("ij,i->j", w, x),
+    lambda x, w, b: jnp.dot(w.T, x) + b,
+    lambda x, w, b: jnp.tensordot(w, x, ((0,), (0,))) + b,
+    bias_on_reshaped,
+    lambda x, w, b: x @ w - (-b),
+    lambda x, w, b: (x.reshape(1, -1) @ w + b.reshape(1, -1))[0],
+    columns,
+    lambda x, w, b: (x @ (w * 2.0)) / 2.0 + b,
+    lambda x, w, b: (x * 4.0) @ (w * 0.25) + b,
+    lambda x, w, b: 0.5 * (x @ (w * 2.0) + 2.0 * b),
+    lambda x, w, b: -(x @ (-w) - b),
+]
 
 
-def scale(p):
-    return p["gamma"] / jnp.sqrt(p["var"] + EPS)
+def scale(n):
+    return n["gamma"] / jnp.sqrt(n["var"] + EPS)
 
 
-def norm(p):
-    return {k: p[k] for k in ("mean", "var", "gamma", "beta")}
+def in_shape(*shape):
+    return lambda z, n: bn(z.reshape(shape), {k: v.reshape(shape) for k, v in n.items()}).reshape(6)
 
 
-def scanned(h, layer, p):
-    return jax.lax.scan(lambda h, wb: (layer(h, *wb), None), h, (p["ws"], p["bs"]))[0]
+NORMS = [
+    lambda z, n: (z - n["mean"]) * (jax.lax.rsqrt(n["var"] + EPS) * n["gamma"]) + n["beta"],
+    lambda z, n: z * scale(n) + (n["beta"] - n["mean"] * scale(n)),
+    lambda z, n: n["gamma"] * (z - n["mean"]) * (n["var"] + EPS) ** -0.5 + n["beta"],
+    lambda z, n: jax.nn.standardize(z, None, n["mean"], n["var"], EPS) * n["gamma"] + n["beta"],
+    in_shape(1, 6),
+    in_shape(2, 3),
+    lambda z, n: jax.vmap(bn)(z, n),
+]
 
 
-def scanned_twice(h, layer, p):
-    return jax.lax.scan(lambda h, _: (layer(h, p["wt"], p["bt"]), None), h, length=2)[0]
+def loop(x, layer, stacked):
+    for k in range(2):
+        x = layer(x, *jax.tree.map(lambda v: v[k], stacked))
+    return x
 
 
-def counted(h, layer, p):
-    return jax.lax.fori_loop(0, 2, lambda _, h: layer(h, p["wt"], p["bt"]), h)
+def twice(x, layer, last):
+    return layer(layer(x, *last), *last)
 
 
-def indexed(h, layer, p):
-    return jax.lax.fori_loop(0, 2, lambda i, h: layer(h, p["ws"][i], p["bs"][i]), h)
+def scan(x, layer, stacked):
+    return jax.lax.scan(lambda x, one: (layer(x, *one), None), x, stacked)[0]
 
 
-def chosen(h, layer, p):
-    """Two branches, by a number that does not depend on x."""
-    return jax.lax.cond(p["bt"][0] < 100, lambda h: twice(h, layer, p), lambda h: h, h)
+def scan_shared(x, layer, last):
+    return jax.lax.scan(lambda x, _: (layer(x, *last), None), x, length=2)[0]
+
+
+def fori(x, layer, stacked):
+    return jax.lax.fori_loop(0, 2, lambda i, x: layer(x, *jax.tree.map(lambda v: v[i], stacked)), x)
+
+
+def cond(x, layer, last):
+    return jax.lax.cond(last[1][0] < 100, lambda x: twice(x, layer, last), lambda x: x, x)
 
 
 def folded(x, p):
-    """BatchNorm folded into the first layer by hand."""
-    p = {**p, "w1": p["w1"] * scale(p)[None], "b1": (p["b1"] - p["mean"]) * scale(p) + p["beta"]}
-    return network(bn=lambda z, p: z)(x, p)
+    """BatchNorm folded by hand."""
+    for w, b, n in weights(p):
+        x = jax.nn.relu(x @ (w * scale(n)[None]) + (b - n["mean"]) * scale(n) + n["beta"])
+    return dense(x, p["wo"], p["bo"])[1]
 
 
-def centred_input(x, p):
-    """A shift and a scale of the input, undone by the first layer."""
-    s, t = jnp.arange(1.0, 6.0), jnp.arange(5.0)
-    first = {**p, "w1": p["w1"] / s[:, None], "b1": p["b1"] - (t / s) @ p["w1"]}
+def nothing_norm(z, n):
+    return z
+
+
+def bn_before(x, p):
+    """The first layer's weight divided by a scale of the input, its bias less a shift: a BatchNorm ahead."""
+    s, t = jnp.arange(1.0, 6.0) - 2.5, jnp.arange(5.0)
+    first = {**p, "w1": p["w1"] / s[:, None], "b": p["b"].at[0].add(-(t / s) @ p["w1"])}
     return network()(x * s + t, first)
 
 
 class Linen(nn.Module):
     @nn.compact
     def __call__(self, x):
-        def layer(n, name):
-            return nn.Dense(n, param_dtype=jnp.float64, name=name)
+        def layer(name):
+            norm = nn.BatchNorm(
+                use_running_average=True, epsilon=EPS, param_dtype=jnp.float64, name=f"norm_{name}"
+            )
+            dense = nn.Dense(6, param_dtype=jnp.float64, name=name)
+            return lambda x: nn.relu(norm(dense(x)))
 
-        norm = nn.BatchNorm(use_running_average=True, epsilon=EPS, param_dtype=jnp.float64, name="norm")
-        h = nn.relu(norm(layer(6, "first")(x)))
-        for k in range(2):
-            h = nn.relu(layer(6, f"equal{k}")(h))
-        shared = layer(6, "shared")
-        h = nn.relu(shared(nn.relu(shared(h))))
-        return layer(3, "head")(h)
+        for name in "012":
+            x = layer(name)(x)
+        shared = layer("3")
+        return nn.Dense(3, param_dtype=jnp.float64, name="head")(shared(shared(x)))
 
 
 def linen(x, p):
-    layers = {"first": ("w1", "b1"), "shared": ("wt", "bt"), "head": ("wo", "bo")}
-    params = {name: {"kernel": p[w], "bias": p[b]} for name, (w, b) in layers.items()}
-    params |= {f"equal{k}": {"kernel": p["ws"][k], "bias": p["bs"][k]} for k in range(2)}
-    params["norm"] = {"scale": p["gamma"], "bias": p["beta"]}
-    return Linen().apply({"params": params, "batch_stats": {"norm": {"mean": p["mean"], "var": p["var"]}}}, x)[1]
+    rows = dict(zip("0123", weights(p), strict=False))
+    params = {k: {"kernel": w, "bias": b} for k, (w, b, _) in rows.items()}
+    params |= {f"norm_{k}": {"scale": n["gamma"], "bias": n["beta"]} for k, (_, _, n) in rows.items()}
+    params["head"] = {"kernel": p["wo"], "bias": p["bo"]}
+    stats = {f"norm_{k}": {"mean": n["mean"], "var": n["var"]} for k, (_, _, n) in rows.items()}
+    return Linen().apply({"params": params, "batch_stats": stats}, x)[1]
 
 
-def nnx_dense(w, b):
+def nnx_dense(x, w, b):
     layer = nnx.Linear(*w.shape, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     layer.kernel, layer.bias = nnx.Param(w), nnx.Param(b)
-    return layer
+    return layer(x)
 
 
-def nnx_network(x, p):
+def nnx_norm(z, n):
     norm = nnx.BatchNorm(6, use_running_average=True, epsilon=EPS, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
-    norm.scale, norm.bias = nnx.Param(p["gamma"]), nnx.Param(p["beta"])
-    norm.mean, norm.var = nnx.BatchStat(p["mean"]), nnx.BatchStat(p["var"])
-    return network(dense=lambda x, w, b: nnx_dense(w, b)(x), bn=lambda z, p: norm(z[None])[0])(x, p)
+    norm.scale, norm.bias = nnx.Param(n["gamma"]), nnx.Param(n["beta"])
+    norm.mean, norm.var = nnx.BatchStat(n["mean"]), nnx.BatchStat(n["var"])
+    return norm(z)
 
 
 def equinox_dense(x, w, b):
@@ -217,36 +239,26 @@ def equinox_dense(x, w, b):
     return eqx.tree_at(lambda m: (m.weight, m.bias), layer, (w.T, b))(x)
 
 
-def equinox_network(x, p):
-    norm, _ = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
-        6, axis_name="batch", eps=EPS, inference=True, mode="batch", dtype=jnp.float64
-    )
-    norm = eqx.tree_at(lambda m: (m.weight, m.bias), norm, (p["gamma"], p["beta"]))
-    _, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(6, axis_name="batch", mode="batch", dtype=jnp.float64)
-    del norm, state  # its statistics live in a state object; the dense layers are what is compared
-    return network(dense=equinox_dense)(x, p)
-
-
 SPELLINGS = {
     "plain": network(),
-    **{f"relu_{name}": network(relu=relu) for name, relu in RELUS.items()},
-    **{f"dense_{name}": network(dense=one) for name, one in DENSE.items()},
-    **{name: network(bn=one) for name, one in NORMS.items()},
+    "relus_1": network(relus=RELUS[:5]),
+    "relus_2": network(relus=RELUS[5:10]),
+    "relus_3": network(relus=RELUS[10:]),
+    "denses_1": network(denses=DENSES[:6]),
+    "denses_2": network(denses=DENSES[6:]),
+    "norms_1": network(norms=NORMS[:5]),
+    "norms_2": network(norms=NORMS[5:]),
+    "expanded_1": network(norms=[lambda z, n: bn(z[None], jax.tree.map(lambda v: v[None], n))[0]]),
     "folded_by_hand": folded,
-    "centred_input": centred_input,
+    "bn_before": bn_before,
     "jit_inside": network(wrap=jax.jit),
     "remat_inside": network(wrap=jax.checkpoint),
-    "jit_of_remat": network(wrap=lambda layer: jax.jit(jax.checkpoint(layer))),
     "remat_around": jax.checkpoint(network()),
-    "scan": network(equal=scanned),
-    "scan_shared": network(shared=scanned_twice),
-    "scan_both_remat": network(equal=scanned, shared=scanned_twice, wrap=jax.checkpoint),
-    "fori_shared": network(shared=counted),
-    "fori_indexed": network(equal=indexed),
-    "cond": network(shared=chosen),
-    "vmap_of_a_batch": lambda x, p: jax.vmap(network(), in_axes=(0, None))(x[None], p)[0],
-    "vmap_of_copies": lambda x, p: jax.vmap(network(), in_axes=(0, None))(jnp.stack([x, x]), p)[0],
+    "scan": middle(scan, scan_shared),
+    "scan_remat_jit": middle(scan, scan_shared, wrap=lambda layer: jax.jit(jax.checkpoint(layer))),
+    "fori_cond": middle(fori, cond),
+    "vmap_of_a_batch": lambda x, p: jax.vmap(network(), in_axes=(0, None))(jnp.stack([x, x]), p)[0],
     "linen": linen,
-    "nnx": nnx_network,
-    "equinox": equinox_network,
+    "nnx": network(denses=[nnx_dense], norms=[nnx_norm]),
+    "equinox": network(denses=[equinox_dense]),
 }

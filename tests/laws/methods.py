@@ -25,6 +25,7 @@ class Method:
     map: bool = False  # returns a map over a site, not the structure of x
     complete: Callable[..., Any] | None = None
     gap: float = 1e-10  # of completeness, relative: the quadrature's, where there is one
+    rounding: float = 20  # the error in lower precision, in units of its eps
     chunked: Callable[..., Any] | None = None  # make(f, chunk_size)
     excused: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -106,6 +107,16 @@ def deep_shap(f, **options):
     return lambda x, *args: jxp.deep_shap(f, background_like(x), **options)(x, *args)
 
 
+AT_A_SITE: dict[str, Any] = {
+    "image": True,
+    "relu": True,
+    "map": True,
+    "excused": {
+        "structure": "the shape of the site",
+        "argnums": "its site depends on the argument",
+        "linear": "two logits of it have its site twice",
+    },
+}
 METHODS = [
     Method("gradient", jxp.gradient),
     Method("gradient_times_input", jxp.gradient_times_input),
@@ -240,7 +251,8 @@ METHODS = [
             "dummy": "the test function ends in an activation",
         },
     ),
-    Method("deep_lift", lambda f: jxp.deep_lift(f), complete=at_zero),
+    Method("lrp[at]", site_method(lambda f, at: jxp.lrp(f, LRP_TABLES["gamma"], at=at)), **AT_A_SITE),
+    Method("deep_lift", lambda f: jxp.deep_lift(f), complete=at_zero, rounding=40),  # a quotient of differences
     Method("deep_lift[image]", lambda f: jxp.deep_lift(f), image=True, relu=True, complete=at_zero),
     *(
         Method(

@@ -1,0 +1,206 @@
+"""Odd functions: every method is right about them, or says which operation it has no rule for, and where.
+
+Right means: LRP-0 sums to f(x) and is gradient times input of the function with its gates and statistics held
+(`odd_cases.Case.same`); with a stabiliser it sums to f(x) nearly; DeepLIFT sums to f(x) - f(x'); and the gradient
+of a loss of the explanations agrees with finite differences.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from engine.odd_cases import CASES, REFUSED, Case
+
+import jaxplain as jxp
+
+R = jxp.rules
+TABLES = {"lrp_0": R.epsilon(0.0), "epsilon_plus": R.EPSILON_PLUS, "attention": R.ATTENTION}
+METHODS = (*TABLES, "deep_lift")
+STEP = 1e-5
+
+
+def is_float(leaf):
+    return jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
+
+
+def mapped(change, x):
+    """`x` with its float leaves changed."""
+    return jax.tree.map(lambda leaf: change(leaf) if is_float(leaf) else leaf, x)
+
+
+def total(parts):
+    return sum(leaf.sum() for leaf in jax.tree.leaves(parts))
+
+
+def times(parts, u):
+    """The sum of products of an attribution, which has None where x has no floats, and a tree like it."""
+    return sum((a * b).sum() for a, b in zip(jax.tree.leaves(parts), u, strict=True))
+
+
+def explainer(name, f, baseline):
+    """One of the methods."""
+    if name == "deep_lift":
+        return jxp.deep_lift(f, jax.tree.map(lambda v: v if is_float(v) else None, baseline))
+    return jxp.lrp(f, TABLES[name])
+
+
+def reference(x):
+    """A baseline in general position."""
+    rng = np.random.default_rng(4)
+    return mapped(lambda v: 0.3 * v + 0.1 + 0.05 * rng.normal(size=np.shape(v)), x)
+
+
+def refusal(case, name, x):
+    """What a method says instead of an answer, or None."""
+    try:
+        jax.eval_shape(explainer(name, case.f, reference(x)), x)
+    except jxp.UnsupportedOperation as error:
+        return str(error)
+    return None
+
+
+@functools.cache
+def outcome(key):
+    """(refusals, everything about the others) of a case: one program."""
+    case = CASES[key]
+    x = jax.tree.map(jnp.asarray, case.x)
+    refused = {name: text for name in METHODS if (text := refusal(case, name, x)) is not None}
+    served = [name for name in METHODS if name not in refused]
+    rng = np.random.default_rng(5)
+    floats = [leaf for leaf in jax.tree.leaves(x) if is_float(leaf)]
+    sides = [jnp.asarray(rng.normal(size=leaf.shape)) for leaf in floats]
+    steps = [jnp.asarray(rng.normal(size=leaf.shape)) for leaf in floats]
+    baseline = reference(x)
+
+    def moved(leaves):
+        given = iter(leaves)
+        return mapped(lambda _: next(given), x)
+
+    def losses(leaves):
+        return [times(explainer(name, case.f, baseline)(moved(leaves)), sides) for name in served]
+
+    def everything(floats):
+        found = {name: explainer(name, case.f, baseline)(moved(floats)) for name in served}
+        slopes = jax.jacrev(losses)(floats) if served else []
+        slopes = [sum((a * b).sum() for a, b in zip(slope, steps, strict=True)) for slope in slopes]
+        up, down = ([v + h * s for v, s in zip(floats, steps, strict=True)] for h in (STEP, -STEP))
+        both = jax.vmap(losses)([jnp.stack(pair) for pair in zip(up, down, strict=True)]) if served else []
+        ends = case.f(moved(floats)), case.f(baseline)
+        held = None
+        if case.same is not None:
+            slope = jax.grad(lambda leaves: case.same(moved(leaves)))(floats)
+            held = [a * b / case.power for a, b in zip(slope, floats, strict=True)]
+        return found, dict(zip(served, slopes, strict=True)), dict(zip(served, both, strict=True)), ends, held
+
+    return refused, jax.tree.map(np.asarray, jax.jit(everything)(floats))
+
+
+def given(key, name):
+    """The outcome, unless the method refuses the case: then its message is looked at."""
+    refused, found = outcome(key)
+    expected = REFUSED.get((key, name))
+    if expected is None:
+        assert name not in refused, refused[name]
+        return found
+    assert name in refused, f"{name} of {key} was expected to be refused"
+    assert expected in refused[name]
+    assert ".py:" in refused[name]
+    return None
+
+
+@pytest.mark.parametrize("key", CASES)
+@pytest.mark.parametrize("name", TABLES)
+def test_relevance(key, name):
+    found = given(key, name)
+    if found is None:
+        return
+    (answers, _, _, (y, _), held), case = found, CASES[key]
+    if not case.bias:
+        np.testing.assert_allclose(total(answers[name]), y, rtol=1e-9 if name == "lrp_0" else 1e-4)
+    if name == "lrp_0" and held is not None:
+        scale = max(np.abs(part).max() for part in held)
+        for got, want in zip(jax.tree.leaves(answers[name]), held, strict=True):
+            np.testing.assert_allclose(got, want, atol=1e-9 * scale, rtol=0)
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_differences(key):
+    found = given(key, "deep_lift")
+    if found is None:
+        return
+    answers, _, _, (y, reference), _ = found
+    np.testing.assert_allclose(total(answers["deep_lift"]), y - reference, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_derivative_of_the_explanation(key):
+    """`jax.grad` of a loss of each explanation against finite differences."""
+    _, slopes, both, _, _ = outcome(key)[1]
+    for name, slope in slopes.items():
+        up, down = both[name]
+        np.testing.assert_allclose(slope, (up - down) / (2 * STEP), rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("key", [key for key, case in CASES.items() if case.bias])
+def test_biases_keep_the_rest(key):
+    case = CASES[key]
+    for table in TABLES.values():
+        rows = jxp.coverage(case.f, table)(jnp.asarray(case.x))
+        np.testing.assert_allclose(rows.start, rows.end + sum(row.leak for row in rows), rtol=1e-9)
+
+
+def positive_part(f, x):
+    """z+ of sum(relu(f(x))) for a linear f without bias, from its matrix."""
+    matrix = jax.jacobian(f)(x).reshape(-1, x.size)
+    parts = np.maximum(matrix * np.asarray(x).reshape(1, -1), 0)
+    relevance = np.maximum(matrix @ np.asarray(x).ravel(), 0)
+    return (parts / (parts.sum(1, keepdims=True) + 1e-6) * relevance[:, None]).sum(0).reshape(x.shape)
+
+
+def correlate(**options):
+    """A convolution with a kernel that fits the groups."""
+    groups = options.get("feature_group_count", 1)
+    kernel = np.random.default_rng(groups).normal(size=(3, 2, 4 // groups, 8))
+    numbers = ("NHWC", "HWIO", "NHWC")
+    settings = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": numbers} | options
+    return lambda x: jax.lax.conv_general_dilated(x[None], kernel, **settings)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"feature_group_count": 2},
+        {"feature_group_count": 4},
+        {"rhs_dilation": (2, 1)},
+        {"lhs_dilation": (2, 3)},
+        {"window_strides": (2, 3), "padding": "VALID"},
+        {"padding": [(2, 0), (0, 3)], "lhs_dilation": (2, 1), "window_strides": (1, 2)},
+    ],
+    ids=["plain", "grouped", "depthwise", "dilated", "transposed", "strided", "lopsided"],
+)
+def test_positive_parts_of_convolutions(options):
+    """Against the convolution as a dense matrix."""
+    f, x = correlate(**options), jnp.asarray(np.random.default_rng(7).normal(size=(5, 6, 4)))
+    got = jax.jit(jxp.lrp(lambda x: jax.nn.relu(f(x)).sum(), R.EPSILON_PLUS))(x)
+    np.testing.assert_allclose(got, positive_part(f, x), rtol=1e-5, atol=1e-7)
+
+
+def test_integers_must_be_embedded_first():
+    """Tokens cannot be explained: the error says to slice at the embedding."""
+    table, head = np.random.default_rng(8).normal(size=(10, 6)), np.random.default_rng(9).normal(size=6)
+
+    def f(tokens):
+        rows = jxp.tag(jnp.asarray(table)[tokens], "embedding")
+        return jax.nn.relu(rows).sum(0) @ head
+
+    tokens = jnp.array([1, 4, 2])
+    for method in (jxp.lrp, jxp.deep_lift, jxp.guided_backprop):
+        with pytest.raises(TypeError, match="slice_at"):
+            method(f)(tokens)
+    h, g = jxp.slice_at(f, "embedding")
+    z = h(tokens)
+    got = jxp.lrp(g, R.epsilon(0.0))(z, tokens)
+    np.testing.assert_allclose(got, jax.nn.relu(z) * head[None], rtol=1e-12)
