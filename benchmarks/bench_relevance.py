@@ -1,7 +1,7 @@
 """What relevance methods cost in units of `jax.grad` of the same jitted network.
 
 What bounds them is the count of convolutions (or matrix products) in a pass, of which the gradient needs 2:
-epsilon 2; z+ 3 where the input is known not to be negative; gamma 3 there, if a ReLU follows; alpha-beta 5; z-box 3;
+epsilon 2; z+ 3 where the input is never negative; gamma 3 there, if a ReLU follows; alpha-beta 5; z-box 3;
 flat 2; DeepLIFT 3 (2 if the reference is shared by a batch); RevealCancel 8.
 """
 
@@ -16,8 +16,8 @@ import jaxplain as jxp
 from benchmarks.harness import Row, interleaved, ratio_row
 from benchmarks.networks import lite0
 from benchmarks.relevance_networks import CONVOLUTIONAL, SEQUENTIAL, Case
-from jaxplain import rules as R
 
+R = jxp.rules
 Make = Callable[[Any], Any]
 
 IMAGES: dict[str, tuple[Make, str]] = {
@@ -79,4 +79,4 @@ def measured(case: Case, methods: dict[str, tuple[Make, str]], rounds: int = 15)
 
 def each_its_own(case: Case) -> Any:
     """DeepLIFT from a reference that differs from example to example."""
-    return jax.vmap(lambda x: jxp.deep_lift(case.f, lambda x: 0.1 * x[::-1])(x))
+    return jax.vmap(jxp.deep_lift(case.f, lambda x: 0.1 * x[::-1]))

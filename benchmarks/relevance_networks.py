@@ -89,7 +89,9 @@ def transformer(batch: int = 16) -> Case:
         x = x + jax.nn.gelu(norm(x) @ up) @ down
         return (x.mean(0) @ head)[3]
 
-    return Case("transformer block", f, jnp.asarray(np.random.default_rng(9).normal(size=(batch, 64, 128)), jnp.float32))
+    return Case(
+        "transformer block", f, jnp.asarray(np.random.default_rng(9).normal(size=(batch, 64, 128)), jnp.float32)
+    )
 
 
 def lstm(batch: int = 16) -> Case:

@@ -227,7 +227,7 @@ def is_declared(eqn: Any) -> bool:
 
 
 def varying_like(array: Any, like: Any) -> Any:
-    """`array` marked as varying over the mesh axes that `like` varies over, inside `shard_map`; as it is elsewhere.
+    """`array` marked as varying over the mesh axes that `like` does, inside `shard_map`; as it is elsewhere.
 
     Operations that are run again, as they were traced, do not insert that mark by themselves.
     """

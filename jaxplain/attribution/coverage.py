@@ -87,6 +87,8 @@ def coverage(
         >>> print(round(table.start, 3), round(table.end, 3))
         13.0 11.0
 
+    When not to trust it: that nothing leaks shows that the books balance, not that the attribution is meaningful.
+
     Source: the conservation property of Bach et al. 2015, eq. 2, unit by unit.
     """
     table, argnums = as_table(rules), check_argnums(argnums)
@@ -106,7 +108,9 @@ def coverage(
 
         @jax.jit
         def flows(probes, inputs):
-            run = lambda probes: flow.run(plan, policy, inputs, dict(zip(keys, probes, strict=True)))[0]
+            def run(probes):
+                return flow.run(plan, policy, inputs, dict(zip(keys, probes, strict=True)))[0]
+
             y, back = jax.vjp(run, probes)
             start = y if init is None else check_scalar(init).astype(y.dtype)
             return start, back(start)[0]
@@ -147,4 +151,3 @@ def rule_name(plan: Plan, unit: Unit, policy: Propagation) -> str:
         return table.softmax
     kinds = {"sum": "in proportion", "scale": "in proportion", "max": "to the winner", "structural": "moves"}
     return kinds.get(unit.kind, "passes")
-

@@ -23,7 +23,7 @@ def deep_lift(
     r"""DeepLIFT: what each input's difference from a baseline contributes to the output's difference.
 
     $R_i = (x_i - x'_i)\, m_i$, with multipliers by the chain rule: $\Delta y / \Delta x$ through a nonlinearity
-    (Rescale), the weights through layers, and exact two-player shares through products. $\sum_i R_i = f(x) - f(x')$.
+    (Rescale), the weights through layers, and two-player shares through products. $\sum_i R_i = f(x) - f(x')$.
 
     Args:
         f: `f(x, *args)` returns a float scalar.
@@ -50,8 +50,8 @@ def deep_lift(
         (Array([ 3., -1.], dtype=float32), Array([ 2.5, -0.5], dtype=float32))
 
     When not to trust it: the baseline decides; it is no function of f alone but of how f is put together. At
-    a reference where a normalisation has no variance (a constant image before a LayerNorm) multipliers grow without
-    bound and the sum is lost to rounding: check it with `metrics.completeness_gap`.
+    a reference where a normalisation has no variance (a constant image before a LayerNorm) multipliers grow
+    without bound and the sum is lost to rounding: check it with `metrics.completeness_gap`.
 
     Source: Shrikumar et al. 2017, sections 3.3 to 3.5; products and softmax as two-player Shapley values.
     """
@@ -126,5 +126,8 @@ def deep_shap(
     Source: Lundberg and Lee 2017, section 4.2.
     """
     deep_lift(f, rule=rule)  # checks the rule
-    one = lambda reference: deep_lift(f, reference, rule=rule, argnums=argnums)
+
+    def one(reference):
+        return deep_lift(f, reference, rule=rule, argnums=argnums)
+
     return average_over(one, background, chunk_size=chunk_size)

@@ -30,8 +30,8 @@ def excitation_backprop(
 ) -> Explainer:
     r"""Excitation backprop: the marginal winning probability of each input, from 1 at the output.
 
-    $P(a_i) = \sum_j \frac{a_i w_{ij}^+}{\sum_i a_i w_{ij}^+} P(a_j)$; biases are left out. For inputs of both signs
-    $a_i^- w_{ij}^-$ counts too, so that this is the z+ rule without bias.
+    $P(a_i) = \sum_j \frac{a_i w_{ij}^+}{\sum_i a_i w_{ij}^+} P(a_j)$; biases are left out. For inputs of both
+    signs $a_i^- w_{ij}^-$ counts too, so that this is the z+ rule without bias.
 
     Args:
         f: `f(x, *args)` returns a float scalar.
@@ -136,7 +136,7 @@ def contrast_value(traced: Trace, plan: Plan, contrast_at: At | None) -> Value:
     """The value at which the dual run is subtracted."""
     if len(plan.last) != 1 or not any(unit in plan.last for unit in plan.steps):
         raise UnsupportedOperation(
-            f"contrastive excitation backprop negates the last affine unit, but this function has {len(plan.last)} "
+            f"contrastive excitation backprop negates the last affine unit, but there are {len(plan.last)} "
             "outside of scans; explain one logit of one dense head"
         )
     (unit,) = plan.last

@@ -11,15 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain import _jax
-from jaxplain import rules as R
 from jaxplain._errors import SiteError
 from jaxplain._tree import Scalar, check_argnums, check_scalar, named_after
 from jaxplain.engine import flow, sites, walk
 from jaxplain.engine.plan import Plan, make_plan
 from jaxplain.engine.sites import At
 from jaxplain.engine.trace import Trace, trace
+from jaxplain.rules.constructors import w_square, z_box, z_plus
 from jaxplain.rules.propagation import Propagation
-from jaxplain.rules.tables import EPSILON_PLUS, Rules, as_table
+from jaxplain.rules.tables import EPSILON_PLUS, Rules, as_table, first, rules_for
 
 Explainer = Callable[..., Any]
 
@@ -36,8 +36,9 @@ def lrp(
     r"""Layer-wise relevance propagation: the output is handed down, unit by unit, to the input.
 
     Relevance starts as $f(x)$; a unit $z_j = \sum_i x_i w_{ij} + b_j$ sends $R_i = \sum_j \frac{x_i w_{ij}}{z_j}
-    R_j$ (the epsilon rule; see `jaxplain.rules` for the others), activations pass it on, sums split it in proportion,
-    max-pooling gives it to the winner. Units are found in the traced program, so the spelling does not matter.
+    R_j$ (the epsilon rule; see `jaxplain.rules` for the others), activations pass it on, sums split it in
+    proportion, max-pooling gives it to the winner. Units are found in the traced program: the spelling does not
+    matter.
 
     Args:
         f: `f(x, *args)` returns a float scalar, best a logit.
@@ -117,8 +118,8 @@ def deep_taylor(
     """
     if (low is None) != (high is None):
         raise ValueError("deep_taylor needs both bounds of the input, low= and high=, or neither")
-    start = R.w_square(bias="ignore") if low is None else R.z_box(low, high)
-    return lrp(f, R.rules_for(R.z_plus(bias="ignore"), {R.first: start}), argnums=argnums, params=params)
+    start = w_square(bias="ignore") if low is None else z_box(low, high)
+    return lrp(f, rules_for(z_plus(bias="ignore"), {first: start}), argnums=argnums, params=params)
 
 
 def relevance(traced: Trace, table: Rules, *, init: Any = None, at: At | None = None) -> Any:
@@ -132,11 +133,11 @@ def relevance(traced: Trace, table: Rules, *, init: Any = None, at: At | None = 
 
 def descend(
     traced: Trace, plan: Plan, policy: Propagation, start: Any, site: sites.Site | None = None
-) -> tuple[list[jax.Array], jax.Array | None]:
+) -> tuple[list[jax.Array], Any]:
     """(the relevance of the explained leaves, that of a site) of a plan's output.
 
-    Both are always asked for: a unit that this derivative does not go through would keep its rule for its derivative,
-    and a derivative of the explanation would take it for the true one.
+    Both are always asked for: a unit that this derivative does not go through would keep its rule for its
+    derivative, and a derivative of the explanation would take it for the true one.
     """
     live = [traced.program.inputs.index(v) for v in traced.live]
     zeros = [] if site is None else [jnp.zeros(site.shape, site.value.dtype)]
@@ -149,7 +150,7 @@ def descend(
             inputs[k] = leaf
         if policy.rules.tangent and not probes:  # the function as it is, with its custom derivatives
             return walk.evaluate(traced.program, inputs)[0][0]
-        return flow.run(plan, policy, inputs, {site.value: probe for probe in probes} if site else None)[0]
+        return flow.run(plan, policy, inputs, dict(zip([site.value], probes, strict=True)) if site else None)[0]
 
     leaves, there = sent_down(run, ([traced.args[k] for k in live], probes), start)
     return leaves, there[0] if there else None

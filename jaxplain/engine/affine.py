@@ -1,11 +1,11 @@
-"""Affine units: convolutions and dense layers with everything constant around them folded in.
+r"""Affine units: convolutions and dense layers with everything constant around them folded in.
 
 A unit computes $z = \\sum_k w_k \\ast x_k + b$. In the program that is a convolution or dot product (the core)
 with constant scales, shifts and reshapes before and after it: a bias, a BatchNorm at inference on either side,
 a division by $\\sqrt d$, and for an LSTM the sum of two products. A rule looks at signs of weights, so the scales
 are folded: if the scale after the core is $s_o$ and the one before it $t_i$, the effective weight is
-$w_{io}\\, t_i\\, s_o$. That works for a scale that varies along axes which the weight has, too; any other scale ends
-the unit. The bias is what the unit computes at 0, which with padding may differ from place to place.
+$w_{io}\\, t_i\\, s_o$. That works for a scale that varies along axes which the weight has, too; any other scale
+ends the unit. The bias is what the unit computes at 0, which with padding may differ from place to place.
 """
 
 import dataclasses
@@ -35,6 +35,7 @@ class Term:
 
     @property
     def weight(self) -> Atom:
+        """The core's constant operand."""
         return self.core.inputs[1 - self.live]
 
     @property

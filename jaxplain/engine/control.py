@@ -19,7 +19,7 @@ def register_unit(primitive: Any, kind: str) -> None:
     """Say what kind of unit a primitive is, for all methods that send relevance back.
 
     Args:
-        primitive: a JAX primitive (`jax.extend.core.Primitive`), as an `UnsupportedOperation` names it.
+        primitive: a JAX primitive, as an `UnsupportedOperation` names it.
         kind: "activation" (elementwise: relevance passes), "sum" (linear in its float operands together:
             relevance in proportion to what each adds), "max" and "structural" (relevance follows the gradient:
             it selects or moves elements), "product" (linear in each of two operands), "softmax", or
@@ -34,8 +34,7 @@ def register_unit(primitive: Any, kind: str) -> None:
 
     Example:
         >>> import jax, jaxplain as jxp
-        >>> from jax.extend.core import Primitive
-        >>> jxp.engine.register_unit(Primitive("my_fused_relu"), "activation")
+        >>> jxp.engine.register_unit(jax.lax.erf_p, "activation")
     """
     check_kind(kind)
     if not _jax.is_primitive(primitive):

@@ -5,8 +5,8 @@ sum, with or without a shift by the maximum; a normalising statistic is a square
 it divides.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Set
+from typing import Any, NamedTuple
 
 from jaxplain import _jax
 from jaxplain.engine.trace import Atom, Literal, Op, Program, Value
@@ -34,7 +34,7 @@ class Graph:
         op = None if isinstance(atom, Literal) else self.maker.get(atom)
         return op if op is not None and op.primitive in primitives else None
 
-    def behind_moves(self, atom: Atom, also=frozenset()) -> tuple[Atom, tuple[Op, ...]]:
+    def behind_moves(self, atom: Atom, also: Set[Any] = frozenset()) -> tuple[Atom, tuple[Op, ...]]:
         """The value that reshapes and broadcasts made this one of, and those operations in order."""
         passed: list[Op] = []
         while (op := self.made_by(atom, MOVES | also)) is not None:
@@ -78,7 +78,11 @@ def softmax(graph: Graph, div: Op) -> Pattern | None:
     if shifted is not None:
         most, _ = graph.behind_moves(shifted.inputs[1], SHIFT)
         largest = graph.made_by(most, {_jax.REDUCE_MAX})
-        if largest is not None and tuple(largest.params["axes"]) == axes and largest.inputs[0] is shifted.inputs[0]:
+        if (
+            largest is not None
+            and tuple(largest.params["axes"]) == axes
+            and largest.inputs[0] is shifted.inputs[0]
+        ):
             source = shifted.inputs[0]
     if not isinstance(source, Value) or source not in graph.live:
         return None
@@ -86,7 +90,7 @@ def softmax(graph: Graph, div: Op) -> Pattern | None:
 
 
 def centring(graph: Graph, sub: Op) -> Pattern | None:
-    """x minus its mean: one linear map of x, or relevance would be divided by a mean that is nearly 0."""
+    """X minus its mean: one linear map of x, or relevance would be divided by a mean that is nearly 0."""
     x, mean = sub.inputs
     below, moves = graph.behind_moves(mean)
     scale = graph.made_by(below, {_jax.DIV, _jax.MUL})

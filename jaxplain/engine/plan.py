@@ -8,6 +8,7 @@ relevance, which are never negative, which affine units are first or last.
 import dataclasses
 from collections.abc import Callable, Iterable
 from graphlib import TopologicalSorter
+from itertools import repeat
 
 from jaxplain import _jax
 from jaxplain.engine import affine, control
@@ -76,6 +77,7 @@ def make_plan(program: Program, live: Iterable[Value], reach: Reach = carrying) 
 
 
 def plan_of(program: Program, live: set[Value], reach: Reach) -> Plan:
+    """The plan of a program or of a body, its ends not yet marked."""
     program = opened(program, live)
     dependent = program.dependent(live)
     reached = reach(program, live)
@@ -100,12 +102,9 @@ def plan_of(program: Program, live: set[Value], reach: Reach) -> Plan:
     for step in ordered:
         for v in operands(step):
             users.setdefault(v, []).append(step)
-    inner = {}
-    for step in ordered:
-        for op in step.ops if isinstance(step, Unit) else ():
-            if op.primitive in (_jax.SCAN, _jax.REMAT, _jax.COND) and op.bodies:
-                marked = body_inputs(op, dependent, reach)
-                inner[op] = tuple(plan_of(b, m, reach) for b, m in zip(op.bodies, marked, strict=True))
+    entered = (_jax.SCAN, _jax.REMAT, _jax.COND)
+    inside = [op for step in ordered if isinstance(step, Unit) for op in step.ops if op.primitive in entered]
+    inner = {op: tuple(map(plan_of, op.bodies, body_inputs(op, dependent, reach), repeat(reach))) for op in inside}
     owner = {v: s for s in ordered if isinstance(s, Unit) for v in s.outputs}
     return Plan(program, ordered, reached, inner, Graph(program, dependent), owner, users)
 
@@ -129,6 +128,7 @@ def opened(program: Program, live: set[Value]) -> Program:
 
 
 def hides(op: Op, dependent: set[Value]) -> bool:
+    """Whether a function with a custom derivative must be opened: it is no activation."""
     moving = {v for v in op.operands if v in dependent}
     return bool(moving) and (len(moving) > 1 or not is_elementwise(op))
 
@@ -157,9 +157,8 @@ def inlined(program: Program, chosen: set[Op]) -> Program:
         for inside in body.ops:
             outputs = tuple(table.get(v, v) for v in inside.outputs)
             ops.append(dataclasses.replace(inside, inputs=rename(inside.inputs, table), outputs=outputs))
-        for result, inner in zip(op.outputs, rename(body.outputs, table), strict=True):
-            if inner is not result:
-                renamed[result] = inner
+        results = zip(op.outputs, rename(body.outputs, table), strict=True)
+        renamed |= {result: inner for result, inner in results if inner is not result}
     return Program(program.inputs, rename(program.outputs, renamed), ops, constants)
 
 
@@ -167,6 +166,7 @@ class RelevanceGrouping(Grouping):
     """Units as rules see them; see the module's docstring for how they differ from those that name sites."""
 
     def run(self) -> list[Unit]:
+        """The units, each operation that depends on the input in one."""
         self.variation, self.constants = affine.Variation(self.program), Constants(self.program)
         live_ops = [op for op in self.program.ops if op.outputs and self.live_operands(op)]
         for op in live_ops:
@@ -179,7 +179,9 @@ class RelevanceGrouping(Grouping):
             self.taken[last] = pattern.kind
         for op in live_ops:  # ahead of layers: the division of a mean is the sum's own, not folded into a weight
             if op not in self.taken and op.primitive in _jax.SUM_OVER | {_jax.SCATTER_ADD}:
-                self.add("sum", self.chain(op, lambda user, v: scales(user, v) and not self.constant_axes(user, v)))
+                self.add(
+                    "sum", self.chain(op, lambda user, v: scales(user, v) and not self.constant_axes(user, v))
+                )
         self.add_affine(live_ops)
         for op in live_ops:
             if op not in self.taken and self.is_layer(op):
@@ -195,15 +197,18 @@ class RelevanceGrouping(Grouping):
         return self.units
 
     def kind_of(self, op: Op) -> str:
+        """The kind of an operation that stands alone."""
         if op.primitive is _jax.SELECT:
             return "structural"  # its predicate is no float: it chooses, as an index does
         if op.primitive is _jax.SCATTER:
             return "structural"
         return super().kind_of(op)
 
-    def single(self, value: Value) -> bool:
+    def single(self, value: Atom) -> bool:
         """Whether one operation uses a value, and nothing outside."""
-        return len(self.users.get(value, ())) == 1 and value not in self.program.outputs
+        return (
+            isinstance(value, Value) and len(self.users.get(value, ())) == 1 and value not in self.program.outputs
+        )
 
     def is_line(self, op: Op) -> bool:
         """Whether an operation shifts or scales one float by constants."""
@@ -346,7 +351,7 @@ class RelevanceGrouping(Grouping):
 
 def mark_ends(plan: Plan, live: set[Value]) -> None:
     """Find the first and the last affine units, by dependency and not by order of appearance."""
-    down(plan, {v: False for v in live})
+    down(plan, dict.fromkeys(live, False))
     up(plan, {v: False for v in plan.program.outputs if isinstance(v, Value)})
 
 

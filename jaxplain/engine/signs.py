@@ -11,7 +11,7 @@ import numpy as np
 from jaxplain import _jax
 from jaxplain.engine.plan import Plan
 from jaxplain.engine.rectifiers import Constants, classify, follow
-from jaxplain.engine.trace import Atom, Literal, Op, Program, Value
+from jaxplain.engine.trace import Atom, Literal, Op, Value
 from jaxplain.engine.units import Unit
 
 ALWAYS = _jax.NEVER_NEGATIVE
@@ -35,22 +35,23 @@ def nonnegative(plan: Plan) -> set[Value]:
             found.update(op.outputs)
         elif op.primitive is _jax.MAX:
             found.update(op.outputs if any(map(is_known, op.inputs)) else ())
-        elif op.primitive in KEEPS and all(is_known(v) for v in op.inputs if is_float(v)):
-            found.update(op.outputs)
-        elif op.primitive in TOGETHER and all(is_known(v) for v in op.inputs if is_float(v)):
-            found.update(op.outputs)
-        elif op.primitive is _jax.CLAMP and is_known(op.inputs[0]):
-            found.update(op.outputs)
-        elif op.primitive is _jax.SELECT and any(rectified(plan, constants, v) for v in op.outputs):
+        elif (
+            (op.primitive in KEEPS and all(is_known(v) for v in op.inputs if is_float(v)))
+            or (op.primitive in TOGETHER and all(is_known(v) for v in op.inputs if is_float(v)))
+            or (op.primitive is _jax.CLAMP and is_known(op.inputs[0]))
+            or (op.primitive is _jax.SELECT and any(rectified(plan, constants, v) for v in op.outputs))
+        ):
             found.update(op.outputs)
     return found
 
 
 def is_float(atom: Atom) -> bool:
+    """Whether an operand is a float."""
     return atom.is_float if isinstance(atom, Value) else jnp.issubdtype(np.asarray(atom.value).dtype, jnp.floating)
 
 
 def is_even_power(op: Op) -> bool:
+    """Whether an operation takes an even power."""
     return op.primitive is _jax.INTEGER_POW and op.params["y"] % 2 == 0
 
 
@@ -95,6 +96,7 @@ PROBES = 2.0 ** np.arange(-6, 7)
 
 
 def spans_unit(answers: np.ndarray) -> bool:
+    """Whether answers stay between 0 and 1, and their ends come near both."""
     inside = (answers >= -1e-6).all() and (answers <= 1 + 1e-6).all()
     ends = sorted((answers[0], answers[-1]))
     return bool(inside and ends[0] < 1e-3 and ends[1] > 1 - 1e-3)

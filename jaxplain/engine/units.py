@@ -64,6 +64,7 @@ class Grouping:
     def add(
         self, kind: str, ops: Sequence[Op], above: dict[Value, Value] | None = None, *, layout: Any = None
     ) -> None:
+        """Make a unit of these operations."""
         made = {v for op in ops for v in op.outputs}
         inputs = dict.fromkeys(v for op in ops for v in self.live_operands(op) if v not in made)
         outside = [v for op in ops for v in op.outputs if self.escapes(v, ops)]
@@ -71,6 +72,7 @@ class Grouping:
         self.taken.update((op, kind) for op in ops)
 
     def escapes(self, value: Value, ops: Sequence[Op]) -> bool:
+        """Whether something outside these operations needs a value."""
         return value in self.program.outputs or any(user not in ops for user in self.users.get(value, ()))
 
     def chain(self, seed: Op, arithmetic) -> list[Op]:
@@ -96,6 +98,7 @@ class Grouping:
         return ops[:end]
 
     def run(self) -> list[Unit]:
+        """The units, in the order in which they begin."""
         live_ops = [op for op in self.program.ops if op.outputs and self.live_operands(op)]
         for op in live_ops:
             if op in self.taken:
@@ -144,6 +147,7 @@ class Grouping:
         return above, [ops for ops in roots.values() if any(op.primitive not in _jax.RESHAPES for op in ops)]
 
     def kind_of(self, op: Op) -> str:
+        """The kind of an operation that stands alone."""
         several = len(self.live_operands(op)) > 1
         named = {_jax.SCAN: "scan", _jax.REMAT: "remat", _jax.COND: "cond", _jax.WHILE: "while"}
         if op.primitive in named:

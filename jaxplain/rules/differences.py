@@ -1,4 +1,4 @@
-"""How differences from a reference go through every kind of unit: the rules of DeepLIFT.
+r"""How differences from a reference go through every kind of unit: the rules of DeepLIFT.
 
 A value is carried with its reference, the cotangent is a multiplier m, and the contribution of an input is
 $(x - x') m$. Every rule keeps the sum: $\\sum_i m_{x_i} \\Delta x_i = m_y \\Delta y$.
@@ -75,8 +75,8 @@ class Differences:
         ):
             op = unit.ops[0]
             raise UnsupportedOperation(
-                f"{op.name} at {op.place} is steered by an index or a mask that depends on the explained input: the "
-                "input and its reference may go different ways, between which DeepLIFT has no multiplier; use "
+                f"{op.name} at {op.place} is steered by an index or a mask that depends on the explained input: "
+                "the input and its reference may go different ways, between which DeepLIFT has no multiplier; use "
                 "jnp.maximum or a smooth choice, or integrated_gradients"
             )
         multiply: Callable[..., Any]
@@ -119,16 +119,16 @@ class Differences:
         """The derivative is the rule. Moves carry the parts of a difference on."""
         ys, outs = function([p.x for p in pairs], aux), function([p.ref for p in pairs], aux)
         parts: list[list[Any]] = [[None] * len(ys)] * 2
-        if unit.kind == "structural" and len(pairs) == 1 and pairs[0].up is not None and len(unit.inputs) == 1:
-            if unit.ops[0].primitive in _jax.CARRIES_PARTS:
-                parts = [function([pairs[0].up], aux), function([pairs[0].down], aux)]
+        alone = unit.kind == "structural" and len(pairs) == 1 and pairs[0].up is not None
+        if alone and unit.ops[0].primitive in _jax.CARRIES_PARTS:
+            parts = [function([pairs[0].up], aux), function([pairs[0].down], aux)]
         return [Pair(*four) for four in zip(ys, outs, *parts, strict=True)]
 
     def parted(self, unit: Unit, pairs: list[Pair], read: Read) -> Pair:
-        """An affine unit that also tells the positive and the negative contributions to its difference.
+        r"""An affine unit that also tells the positive and the negative contributions to its difference.
 
-        Shrikumar et al. 2017, section 3.5.1: an input's multiplier is $\\sum_j w_{ij} m_j^\\pm$, with the sign that
-        $w_{ij} \\Delta x_i$ has, and the mean of both where $\\Delta x_i = 0$.
+        Shrikumar et al. 2017, section 3.5.1: an input's multiplier is $\\sum_j w_{ij} m_j^\\pm$, with the sign
+        that $w_{ij} \\Delta x_i$ has, and the mean of both where $\\Delta x_i = 0$.
         """
         function, constants = function_of(unit)
         layout = unit.layout
@@ -140,7 +140,10 @@ class Differences:
 
         def affine(xs, y, aux):
             env = dict(zip(constants, aux, strict=True))
-            lookup = lambda atom: atom.value if isinstance(atom, Number) else env[atom]
+
+            def lookup(atom):
+                return atom.value if isinstance(atom, Number) else env[atom]
+
             return Affine(layout, xs, y, lookup, (False,) * len(terms), quiet=False)
 
         def forward(xs, given):
@@ -192,7 +195,7 @@ class Differences:
         return Pair(y, out, up, down)
 
     def revealed(self, function: Callable[..., Any], pair: Pair, aux: Any, count: int) -> list[Pair]:
-        """RevealCancel, Shrikumar et al. 2017, section 3.5.3.
+        r"""RevealCancel, Shrikumar et al. 2017, section 3.5.3.
 
         With $d^\\pm$ the parts of the input's difference, $\\Delta y^+ = \\frac12 [g(x' + d^+) - g(x') +
         g(x' + d^+ + d^-) - g(x' + d^-)]$, and $\\Delta y^-$ alike.
@@ -201,7 +204,7 @@ class Differences:
 
         def forward(parts, given):
             up, down = parts
-            ref, outs, aux = given
+            ref, _outs, aux = given
             return function([ref + (up + down)], aux)
 
         def backward(parts, given, ys, ms):

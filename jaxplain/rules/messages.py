@@ -1,4 +1,4 @@
-"""The rules of affine units: how the relevance R of $z = \\sum_i x_i w_i + b$ goes to its inputs.
+r"""The rules of affine units: how the relevance R of $z = \\sum_i x_i w_i + b$ goes to its inputs.
 
 Every rule is a small record of its numbers, which may be traced (so that gamma can be mapped over or fitted), with
 one method in the form of its paper. A unit shows a rule its `inputs`, `output`, effective `weights` and `bias`,
@@ -30,18 +30,22 @@ def record(cls: type) -> Any:
 
 
 def plus(x: Array) -> Array:
+    """The positive part."""
     return jnp.maximum(x, 0)
 
 
 def minus(x: Array) -> Array:
+    """The negative part."""
     return jnp.minimum(x, 0)
 
 
 def scaled(xs: Sequence[Array], cs: Sequence[Array]) -> list[Array]:
+    """Array by array, the product."""
     return [x * c for x, c in zip(xs, cs, strict=True)]
 
 
 def added(*lists: Sequence[Array]) -> list[Array]:
+    """Array by array, the sum of lists."""
     return [sum(parts[1:], parts[0]) for parts in zip(*lists, strict=True)]
 
 
@@ -61,9 +65,9 @@ def shares(unit: Affine, s: Array, *, negative: bool = False) -> list[Array]:
     """To each input, the sum over outputs of its positive (or negative) contributions times s."""
     same, other = (minus, plus) if negative else (plus, minus)
     weights = unit.weights
-    sent = scaled(map(plus, unit.inputs), unit.backward([same(w) for w in weights], s))
+    sent = scaled([plus(x) for x in unit.inputs], unit.backward([same(w) for w in weights], s))
     if not all(unit.nonnegative):
-        sent = added(sent, scaled(map(minus, unit.inputs), unit.backward([other(w) for w in weights], s)))
+        sent = added(sent, scaled([minus(x) for x in unit.inputs], unit.backward([other(w) for w in weights], s)))
     return sent
 
 
@@ -232,5 +236,3 @@ def box_side(value: Any, x: Array) -> Array:
             f"a bound of z_box has shape {jnp.shape(value)} where the unit's input has {x.shape}; give a number, "
             "or an array of that shape"
         ) from None
-
-

@@ -1,4 +1,4 @@
-"""How relevance goes through every kind of unit, under a table of rules.
+r"""How relevance goes through every kind of unit, under a table of rules.
 
 | unit | relevance |
 |---|---|
@@ -6,7 +6,7 @@
 | scale (a standalone shift or scale by constants), sum, average pooling | in proportion: epsilon |
 | activation, normalisation by a detached statistic | passes |
 | max, structural | follows the element that was chosen or moved |
-| product | a gate takes nothing; two signals share equally: $R_a = a \\cdot \\partial z / \\partial a \\cdot R / 2z$ |
+| product | a gate takes nothing; two signals share equally: $R_a = a \\, (\\partial z / \\partial a) \\, R / 2z$ |
 | softmax p of x | $R_i = x_i (R_i - p_i \\sum_j R_j)$ (Achtibat et al. 2024, eq. 13), or nothing if detached |
 """
 
@@ -41,8 +41,8 @@ class Propagation:
     names: dict[Value, list[str]] = dataclasses.field(default_factory=dict)
     _known: dict[Plan, "Known"] = dataclasses.field(default_factory=dict)
 
-    def lift(self, array: Array) -> Array:
-        return array
+    def lift(self, carrier: Array) -> Array:
+        return carrier
 
     def bump(self, carrier: Array, amount: Array) -> Array:
         return carrier + amount.astype(carrier.dtype)
@@ -63,7 +63,10 @@ class Propagation:
     def known(self, plan: Plan) -> "Known":
         """What is known of a plan before it runs, computed once."""
         if plan not in self._known:
-            proportional = lambda unit: self.is_proportional(unit, plan)
+
+            def proportional(unit):
+                return self.is_proportional(unit, plan)
+
             self._known[plan] = Known(signs.nonnegative(plan), signs.quiet(plan, proportional))
         return self._known[plan]
 
@@ -111,7 +114,10 @@ class Propagation:
 
         def backward(xs, aux, z, relevance):
             env = dict(zip(constants, aux[0], strict=True))
-            lookup = lambda atom: atom.value if isinstance(atom, Literal) else env[atom]
+
+            def lookup(atom):
+                return atom.value if isinstance(atom, Literal) else env[atom]
+
             return tuple(aux[1].relevance(Affine(layout, xs, z, lookup, nonnegative, quiet), relevance))
 
         return override(forward, backward, tuple(map(read, terms)), (tuple(map(read, constants)), rule))
@@ -144,7 +150,10 @@ class Propagation:
         detached = self.rules.softmax == "detach" and feeds_products(plan, unit)
         forward, xs, aux = split_function(unit, plan, read)
         if unit.axes:
-            forward = lambda xs, aux: [jax.nn.softmax(xs[0], axis=unit.axes)]
+
+            def forward(xs, aux):
+                return [jax.nn.softmax(xs[0], axis=unit.axes)]
+
             aux = ()
 
         def backward(xs, aux, ys, relevance):
@@ -191,9 +200,9 @@ class Propagation:
         if op.primitive is _jax.DIV:
             if not is_statistic(plan.graph, op.inputs[1]):
                 raise UnsupportedOperation(
-                    f"div at {op.place} divides by a value that depends on the explained input and is no statistic "
-                    "of it, so what share the divisor takes is not defined; declare the function around it one "
-                    "unit: jaxplain.engine.unit(fn, name=..., kind='normalisation')"
+                    f"div at {op.place} divides by a value that depends on the explained input and is no "
+                    "statistic of it, so what share the divisor takes is not defined; declare the function around "
+                    "it one unit: jaxplain.engine.unit(fn, name=..., kind='normalisation')"
                 )
             if detach:
                 return [True, False]
@@ -310,7 +319,7 @@ def unsupported(unit: Unit, method: str) -> UnsupportedOperation:
     else:
         hint = (
             f"if it acts like a known kind, say so: jaxplain.engine.register_unit(primitive, kind) with the "
-            f"primitive {op.name!r}, or declare the function around it: jaxplain.engine.unit(fn, name=..., kind=...)"
+            f"primitive {op.name!r}, or declare the function: jaxplain.engine.unit(fn, name=..., kind=...)"
         )
     where = f" in {'/'.join(op.scope)}" if op.scope else ""
     return UnsupportedOperation(f"{method} has no rule for {op.name} at {op.place}{where}; {hint}")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def stabilize(z: jax.Array, eps: jax.Array | float) -> jax.Array:
-    """z pushed away from 0 by eps, with sign(0) = +1."""
+    """Z pushed away from 0 by eps, with sign(0) = +1."""
     eps = jnp.asarray(eps, z.dtype)
     return z + jnp.where(z >= 0, eps, -eps)
 

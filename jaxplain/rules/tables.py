@@ -54,7 +54,7 @@ def rules_for(
     normalisation: Literal["detach", "share"] = "detach",
     eps: Any = 1e-6,
 ) -> Rules:
-    """A table of rules: for every affine unit the first entry that accepts it, else the default.
+    r"""A table of rules: for every affine unit the first entry that accepts it, else the default.
 
     Args:
         default: the rule of the other affine units.

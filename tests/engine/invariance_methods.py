@@ -32,6 +32,18 @@ def methods(baseline):
     }
 
 
+# Whose rules differ in what they need to know of a unit: signs, ends, what follows it.
+CORE = (
+    "lrp_epsilon_gamma_box",
+    "lrp_alpha2_beta1",
+    "lrp_w_square_first",
+    "lrp_epsilon_plus_flat",
+    "deep_taylor",
+    "reveal_cancel",
+    "guided_backprop",
+)
+
+
 def answers(f, some, x, p):
     """f(x) and the answers of methods, of one program; an error stands for an answer that there is none of."""
     failed = {}

@@ -4,7 +4,9 @@ A case may give, for LRP-0 (`epsilon(0)`: gates, detached statistics):
 - `same`: a function with the same value whose gradient times input is LRP-0 (statistics and gates held by
   `stop_gradient`); the function itself if it is piecewise linear and has no bias;
 - `power`: gradient times input divided by this (2 for a bilinear form whose factors share equally);
-- `bias`: whether constants keep some of the relevance, so that the sum over x is not f(x).
+- `bias`: whether constants keep some of the relevance, so that the sum over x is not f(x);
+- `conserves`: False for the softmax rule of attention, which does not, by its formula;
+- `smooth`: False where the function's own `stop_gradient` makes its derivative another than that of its values.
 """
 
 from collections.abc import Callable
@@ -34,16 +36,18 @@ class Case(NamedTuple):
     same: Callable[..., Any] | None = None
     power: int = 1
     bias: bool = False
+    conserves: bool = True
+    smooth: bool = True
 
 
 CASES: dict[str, Case] = {}
 
 
-def case(x, same=None, *, power=1, bias=False, linear=False):
+def case(x, same=None, *, power=1, linear=False, **known):
     """Adds a function to the cases; `linear`: piecewise, and without bias."""
 
     def add(f):
-        CASES[f.__name__.strip("_")] = Case(f, x, f if linear or power > 1 else same, power, bias)
+        CASES[f.__name__.strip("_")] = Case(f, x, f if linear or power > 1 else same, power, **known)
         return f
 
     return add
@@ -122,7 +126,7 @@ def log_softmax_head(x):
     return jax.nn.log_softmax(relu(x @ W))[2]
 
 
-@case(VECTOR)
+@case(VECTOR, linear=True, conserves=False)
 def softmax_head(x):
     return jax.nn.softmax(relu(x @ W))[2]
 
@@ -221,12 +225,12 @@ def stop_gradient_residual(x):
     return (relu(x @ W) @ V - fixed(x @ V) + fixed(x @ V)) @ w
 
 
-@case(VECTOR, lambda x: (relu(x @ W) * fixed(x)) @ w)
+@case(VECTOR, lambda x: (relu(x @ W) * fixed(x)) @ w, smooth=False)
 def stop_gradient_factor(x):
     return (relu(x @ W) * fixed(x)) @ w
 
 
-@case(VECTOR, linear=True)
+@case(VECTOR, smooth=False)
 def straight_through(x):
     z = x @ W
     return (z + fixed(jnp.round(z) - z)) @ w
@@ -430,7 +434,7 @@ def grouped(x):
 @case(IMAGE, linear=True)
 def dynamic_filter(x):
     """A convolution whose kernel is the explained input."""
-    return relu(conv(np.ones((8, 8, 6)) * np.arange(6.0), x)).sum()
+    return relu(conv(np.sin(np.arange(64.0)).reshape(8, 8, 1), x.reshape(6, 6, 1, 4))).sum()
 
 
 @case(IMAGE, linear=True)
@@ -479,7 +483,7 @@ def roll_and_flip(x):
 
 @case(VECTOR, linear=True)
 def fourier_round_trip(x):
-    return relu(jnp.fft.irfft(jnp.fft.rfft(x) * np.exp(-np.arange(4.0)), 6)) @ w
+    return relu(jnp.fft.irfft(jnp.fft.rfft(x) * np.exp(-np.arange(4.0)).astype(complex), 6)) @ w
 
 
 @case(VECTOR)
@@ -489,7 +493,7 @@ def fourier_magnitude(x):
 
 @case(VECTOR)
 def complex_numbers(x):
-    return ((x + 1j * (x @ W)) * (1.0 - 2.0j)).real @ w
+    return (lax.complex(x, x @ W) * np.full(6, 1.0 - 2.0j)).real @ w
 
 
 # --- the rest --------------------------------------------------------------------------------------------------
@@ -506,7 +510,7 @@ def ensemble_mean(x):
     return jax.vmap(lambda k: relu(x @ k) @ w)(jnp.asarray(M3)).mean()
 
 
-@case(VECTOR)
+@case(VECTOR, bias=True)
 def noise_added(x):
     return relu(x @ W + 0.1 * jax.random.normal(jax.random.key(1), (6,))) @ w
 
@@ -522,22 +526,22 @@ def attend(mask):
 TRIL = np.tril(np.ones((5, 5), bool))
 
 
-@case(TOKENS)
+@case(TOKENS, conserves=False)
 def causal_inf(x):
     return attend(lambda s: jnp.where(TRIL, s, -jnp.inf))(x)
 
 
-@case(TOKENS)
+@case(TOKENS, conserves=False)
 def causal_finfo(x):
     return attend(lambda s: jnp.where(TRIL, s, jnp.finfo(s.dtype).min))(x)
 
 
-@case(TOKENS)
+@case(TOKENS, conserves=False)
 def causal_added(x):
     return attend(lambda s: s + np.where(TRIL, 0.0, -1e9))(x)
 
 
-@case(TOKENS)
+@case(TOKENS, conserves=False)
 def causal_after(x):
     p = jax.nn.softmax((x @ W) @ (x @ V).T / np.sqrt(6.0), -1, where=TRIL)
     return (p @ x).mean(0) @ w
@@ -566,9 +570,15 @@ def bf16_weights(x):
     return (relu(x @ jnp.asarray(W, jnp.bfloat16).astype(x.dtype)) @ w).astype(x.dtype)
 
 
-@case(VECTOR, linear=True)
+@case(VECTOR, smooth=False)
 def round_trip_float32(x):
     return relu((x @ W).astype(jnp.float32)).astype(x.dtype) @ w
+
+
+@case(VECTOR, bias=True)
+def where_other_constant(x):
+    """What the mask takes out is replaced by a constant, which keeps its own relevance."""
+    return jnp.where(np.arange(6) < 3, x @ W, 5.0) @ w
 
 
 @case(VECTOR, bias=True)
@@ -591,5 +601,34 @@ def matrix_inverse(x):
 def power_live(x):
     return (x ** x[::-1]) @ w
 
-# (case, method): part of the message with which it is refused.
-REFUSED: dict[tuple[str, str], str] = {}
+
+@case(VECTOR, lambda x: (fixed(jax.nn.sigmoid(x @ V))[:3] * jnp.tanh(x @ W)[:3]).sum())
+def gate_before_slice(x):
+    gates = jax.nn.sigmoid(jnp.concatenate([x @ V, x @ W]))
+    return (gates[:3] * jnp.tanh(x @ W)[:3]).sum()
+
+
+# (case, methods): part of the message with which they are refused.
+LRP, BOTH = ("lrp_0", "epsilon_plus", "attention"), ("lrp_0", "epsilon_plus", "attention", "deep_lift")
+REFUSALS = [
+    ("where_by_input", ("deep_lift",), "steered by"),
+    ("cond_by_input", ("deep_lift",), "chooses its branch"),
+    ("switch_by_index", ("deep_lift",), "chooses its branch"),
+    ("argmax_routing", ("deep_lift",), "steered by"),
+    ("top_k_pooling", ("deep_lift",), "top_k"),
+    ("sorting", ("deep_lift",), "sort"),
+    ("median", ("deep_lift",), "steered by"),
+    ("arg_sort", ("deep_lift",), "steered by"),
+    ("fori_dynamic", BOTH, "while"),
+    ("cumprod", BOTH, "cumprod"),
+    ("division_by_layer", LRP, "divides by"),
+    ("scatter_max", BOTH, "scatter"),
+    ("fourier_round_trip", BOTH, "fft"),
+    ("fourier_magnitude", BOTH, "fft"),
+    ("complex_numbers", BOTH, ""),
+    ("linear_attention", LRP, "divides by"),
+    ("matrix_inverse", LRP, "linear_solve"),
+    ("matrix_inverse", ("deep_lift",), "lu"),
+    ("power_live", BOTH, "pow"),
+]
+REFUSED = {(key, name): text for key, names, text in REFUSALS for name in names}

@@ -17,7 +17,9 @@ EPS = 1e-3
 def draw(seed, **shapes):
     """Normal arrays scaled by their fan-in; those named var are positive."""
     rng = np.random.default_rng(seed)
-    arrays = {k: rng.normal(size=shape) / np.sqrt(shape[-2] if len(shape) > 1 else 2) for k, shape in shapes.items()}
+    arrays = {
+        k: rng.normal(size=shape) / np.sqrt(shape[-2] if len(shape) > 1 else 2) for k, shape in shapes.items()
+    }
     return {k: np.abs(a) + 0.5 if k.startswith("var") else a for k, a in arrays.items()}
 
 
@@ -148,7 +150,7 @@ NORMS = [
     lambda z, n: jax.nn.standardize(z, None, n["mean"], n["var"], EPS) * n["gamma"] + n["beta"],
     in_shape(1, 6),
     in_shape(2, 3),
-    lambda z, n: jax.vmap(bn)(z, n),
+    jax.vmap(bn),
 ]
 
 
@@ -183,10 +185,6 @@ def folded(x, p):
     for w, b, n in weights(p):
         x = jax.nn.relu(x @ (w * scale(n)[None]) + (b - n["mean"]) * scale(n) + n["beta"])
     return dense(x, p["wo"], p["bo"])[1]
-
-
-def nothing_norm(z, n):
-    return z
 
 
 def bn_before(x, p):
@@ -239,22 +237,23 @@ def equinox_dense(x, w, b):
     return eqx.tree_at(lambda m: (m.weight, m.bias), layer, (w.T, b))(x)
 
 
+def in_turns(*wraps):
+    """A wrapper that takes turns."""
+    turn = iter(range(1000))
+    return wraps[next(turn) % len(wraps)]
+
+
 SPELLINGS = {
     "plain": network(),
-    "relus_1": network(relus=RELUS[:5]),
-    "relus_2": network(relus=RELUS[5:10]),
-    "relus_3": network(relus=RELUS[10:]),
-    "denses_1": network(denses=DENSES[:6]),
-    "denses_2": network(denses=DENSES[6:]),
-    "norms_1": network(norms=NORMS[:5]),
-    "norms_2": network(norms=NORMS[5:]),
-    "expanded_1": network(norms=[lambda z, n: bn(z[None], jax.tree.map(lambda v: v[None], n))[0]]),
+    "mixed_1": network(relus=RELUS[:5], denses=DENSES[:6], norms=NORMS[:5]),
+    "mixed_2": network(relus=RELUS[5:10], denses=DENSES[6:], norms=NORMS[5:]),
+    "mixed_3": network(relus=RELUS[10:]),
+    "expanded_norm": network(norms=[lambda z, n: bn(z[None], jax.tree.map(lambda v: v[None], n))[0]]),
+    "minus_min": network(relus=[lambda x: -jnp.minimum(-x, 0)]),
     "folded_by_hand": folded,
     "bn_before": bn_before,
-    "jit_inside": network(wrap=jax.jit),
-    "remat_inside": network(wrap=jax.checkpoint),
+    "jit_and_remat_inside": network(wrap=in_turns(jax.jit, jax.checkpoint)),
     "remat_around": jax.checkpoint(network()),
-    "scan": middle(scan, scan_shared),
     "scan_remat_jit": middle(scan, scan_shared, wrap=lambda layer: jax.jit(jax.checkpoint(layer))),
     "fori_cond": middle(fori, cond),
     "vmap_of_a_batch": lambda x, p: jax.vmap(network(), in_axes=(0, None))(jnp.stack([x, x]), p)[0],

@@ -108,11 +108,9 @@ def flat_space(z, n):
 
 
 def transposed(z, n):
-    return jax.vmap(lambda z, n: (z - n["mean"]) * (n["gamma"] / jnp.sqrt(n["var"] + EPS)) + n["beta"], (2, 0), 2)(z, n)
-
-
-def expanded(z, n):
-    return bn(z[None][0], n)
+    return jax.vmap(lambda z, n: (z - n["mean"]) * (n["gamma"] / jnp.sqrt(n["var"] + EPS)) + n["beta"], (2, 0), 2)(
+        z, n
+    )
 
 
 def batched(z, n):
@@ -134,7 +132,10 @@ def padded_by_hand(x, kernel, b):
     above = np.array(kernel.shape[:2]) - 1 - below
     x = jnp.pad(x, [*zip(below, above, strict=True), (0, 0)])
     numbers = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x[None], kernel, (1, 1), "VALID", dimension_numbers=numbers)[0] + b[None, None]
+    return (
+        jax.lax.conv_general_dilated(x[None], kernel, (1, 1), "VALID", dimension_numbers=numbers)[0]
+        + b[None, None]
+    )
 
 
 def linen_conv(x, kernel, b):
@@ -162,7 +163,9 @@ def nnx_norm(z, n):
 
 
 def equinox_conv(x, kernel, b):
-    layer = eqx.nn.Conv2d(*kernel.shape[2:], kernel.shape[0], padding="SAME", dtype=jnp.float64, key=jax.random.key(0))
+    layer = eqx.nn.Conv2d(
+        *kernel.shape[2:], kernel.shape[0], padding="SAME", dtype=jnp.float64, key=jax.random.key(0)
+    )
     w = kernel.transpose(3, 2, 0, 1), b[:, None, None]
     return eqx.tree_at(lambda m: (m.weight, m.bias), layer, w)(x.transpose(2, 0, 1)).transpose(1, 2, 0)
 
@@ -175,30 +178,25 @@ RELUS = [
     lambda x: (x + jnp.abs(x)) / 2,
     lambda x: jnp.where(x <= 0, 0, x),
 ]
-linen_pool = {
-    "average": lambda h: nn.avg_pool(h, (2, 2), (2, 2)),
-    "largest": lambda h: nn.max_pool(h, (2, 2), (2, 2)),
-}
 
 SPELLINGS = {
     "plain": network(),
-    "relus_1": network(relus=RELUS[:3]),
-    "relus_2": network(relus=RELUS[3:]),
+    "mixed_1": network(relus=RELUS[:3], norms=(flat_space, transposed), conv=bias_on_batch),
+    "mixed_2": network(relus=RELUS[3:], average=halves(lambda h: h.mean((1, 3))), wrap=jax.checkpoint),
+    "mixed_3": jax.jit(
+        network(
+            average=halves(lambda h: jnp.einsum("hawbc->hwc", h) * 0.25),
+            largest=halves(lambda h: h.max((1, 3))),
+            spread=lambda h: jnp.einsum("hwc->c", h) / 4.0,
+            wrap=jax.jit,
+        )
+    ),
     "nchw": nchw,
-    "norms": network(norms=(flat_space, transposed, expanded), conv=bias_on_batch),
     "norm_on_batch": network(norms=(batched,)),
     "folded_by_hand": folded,
-    "padded_by_hand": network(conv=padded_by_hand),
-    "pooled_by_reshape": network(average=halves(lambda h: h.mean((1, 3))), largest=halves(lambda h: h.max((1, 3)))),
-    "pooled_by_einsum": network(
-        average=halves(lambda h: jnp.einsum("hawbc->hwc", h) * 0.25),
-        spread=lambda h: jnp.einsum("hwc->c", h) / 4.0,
-    ),
-    "remat": network(wrap=jax.checkpoint),
-    "jit": jax.jit(network(wrap=jax.jit)),
     "vmap": lambda x, p: jax.vmap(network(), in_axes=(0, None))(jnp.stack([x, 2 * x]), p)[0],
-    "linen": network(conv=linen_conv, norms=(linen_norm,), **linen_pool),
-    "nnx": network(conv=nnx_conv, norms=(nnx_norm,), **linen_pool),
+    "linen": network(conv=linen_conv, norms=(linen_norm,), largest=lambda h: nn.max_pool(h, (2, 2), (2, 2))),
+    "nnx": network(conv=nnx_conv, norms=(nnx_norm,)),
     "equinox": network(conv=equinox_conv),
 }
 
@@ -211,4 +209,8 @@ def depthwise(h):
     return jax.lax.conv_general_dilated(h[None], kernel, (2, 2), "VALID", **options)[0]
 
 
-POOLED_BY_CONVOLUTION = network(average=depthwise)
+# The same for the epsilon rule only: pooling as a layer, and padding that counts as an input.
+FOR_EPSILON = {
+    "pooled_by_convolution": network(average=depthwise),
+    "padded_by_hand": network(conv=padded_by_hand),
+}

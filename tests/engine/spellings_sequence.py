@@ -54,12 +54,14 @@ def by_hand(s):
 SOFTMAXES = {
     "softmax_by_hand": by_hand,
     "softmax_no_shift": lambda s: jnp.exp(s) / jnp.exp(s).sum(-1, keepdims=True),
-    "softmax_shift_live": lambda s: jnp.exp(s - s.max(-1)[..., None]) / jnp.exp(s - s.max(-1)[..., None]).sum(-1)[..., None],
+    "softmax_shift_live": lambda s: (
+        jnp.exp(s - s.max(-1)[..., None]) / jnp.exp(s - s.max(-1)[..., None]).sum(-1)[..., None]
+    ),
     "softmax_times_inverse": lambda s: jnp.exp(s) * (1 / jnp.exp(s).sum(-1, keepdims=True)),
     "softmax_log": lambda s: jnp.exp(jax.nn.log_softmax(s, -1)),
     "softmax_logsumexp": lambda s: jnp.exp(s - jax.nn.logsumexp(s, -1, keepdims=True)),
     "softmax_einsum": lambda s: jnp.exp(s) / jnp.einsum("hts->ht", jnp.exp(s))[..., None],
-    "softmax_rows": lambda s: jax.vmap(jax.vmap(jax.nn.softmax))(s),
+    "softmax_rows": jax.vmap(jax.vmap(jax.nn.softmax)),
     "softmax_of_equinox_axes": lambda s: jnp.moveaxis(jax.nn.softmax(jnp.moveaxis(s, -1, 0), 0), 0, -1),
 }
 
@@ -76,10 +78,6 @@ def over_queries(q, k, v):
 def query_first(q, k, v):
     """The scale on the queries: it is folded into their layer."""
     return jnp.einsum("hts,shd->thd", jax.nn.softmax(jnp.einsum("thd,shd->hts", q / np.sqrt(WIDTH), k), -1), v)
-
-
-def masked(s):
-    return jax.nn.softmax(jnp.concatenate([s, jnp.full((*s.shape[:2], 1), -jnp.inf)], -1), -1)[..., :-1]
 
 
 def norm_var(x, g, b):
@@ -129,17 +127,21 @@ ATTENTION = {
     **{
         name: transformer(lambda q, k, v, one=one: attend(q, k, v, softmax=one)) for name, one in SOFTMAXES.items()
     },
-    "masked_by_infinity": transformer(lambda q, k, v: attend(q, jnp.concatenate([k, k[:1]]), jnp.concatenate([v, v[:1]]), softmax=last_off)),
+    "masked_by_infinity": transformer(
+        lambda q, k, v: attend(q, jnp.concatenate([k, k[:1]]), jnp.concatenate([v, v[:1]]), softmax=last_off)
+    ),
     "over_heads": transformer(over_heads),
     "over_queries": transformer(over_queries),
     "query_first": transformer(query_first),
-    "dot_product_attention": transformer(lambda q, k, v: jax.nn.dot_product_attention(q, k, v)),
+    "dot_product_attention": transformer(jax.nn.dot_product_attention),
     "linen_attention": linen_attention,
     "projections_by_einsum": transformer(project=lambda x, w, b: jnp.einsum("ti,ij->tj", x, w) + b[None]),
     "projections_by_rows": transformer(project=lambda x, w, b: jax.vmap(lambda row: w.T @ row + b)(x)),
     "norm_var": transformer(norm=norm_var),
     "norm_moments": transformer(norm=norm_moments),
-    "norm_standardize": transformer(norm=lambda x, g, b: jax.nn.standardize(x, -1, epsilon=EPS) * g[None] + b[None]),
+    "norm_standardize": transformer(
+        norm=lambda x, g, b: jax.nn.standardize(x, -1, epsilon=EPS) * g[None] + b[None]
+    ),
     "norm_rows": transformer(norm=lambda x, g, b: jax.vmap(lambda row: norm(row[None], g, b)[0])(x)),
     "norm_linen": transformer(norm=norm_linen),
     "norm_linen_two_pass": transformer(norm=norm_linen_two_pass),
@@ -202,7 +204,7 @@ def separate(x, h, p):
     return jnp.concatenate([x @ W + h @ U + b for W, U, b in parts])
 
 
-def separate_gates(x, p, loop=False):
+def separate_gates(x, p):
     def step(hc, row):
         h, c = hc
         parts = zip(*(jnp.split(p[k], 4, -1) for k in "WUb"), strict=True)
@@ -291,7 +293,13 @@ LSTM = {
 
 
 def lstm_methods(baseline):
-    tables = {"epsilon": R.EPSILON, "z_plus": R.Z_PLUS, "alpha_beta": R.alpha_beta(), "gamma": R.gamma(), "attention": R.ATTENTION}
+    tables = {
+        "epsilon": R.EPSILON,
+        "z_plus": R.Z_PLUS,
+        "alpha_beta": R.alpha_beta(),
+        "gamma": R.gamma(),
+        "attention": R.ATTENTION,
+    }
     tables["first_flat"] = R.rules_for(R.epsilon(), {R.first: R.flat()})
     return {
         **{f"lrp_{name}": lambda f, table=table: jxp.lrp(f, table) for name, table in tables.items()},

@@ -252,8 +252,8 @@ METHODS = [
         },
     ),
     Method("lrp[at]", site_method(lambda f, at: jxp.lrp(f, LRP_TABLES["gamma"], at=at)), **AT_A_SITE),
-    Method("deep_lift", lambda f: jxp.deep_lift(f), complete=at_zero, rounding=40),  # a quotient of differences
-    Method("deep_lift[image]", lambda f: jxp.deep_lift(f), image=True, relu=True, complete=at_zero),
+    Method("deep_lift", jxp.deep_lift, complete=at_zero, rounding=40),  # a quotient of differences
+    Method("deep_lift[image]", jxp.deep_lift, image=True, relu=True, complete=at_zero),
     *(
         Method(
             f"deep_lift[reveal_cancel, {'image' if image else 'vector'}]",
