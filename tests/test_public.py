@@ -24,7 +24,8 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
 def test_all_lists_what_exists_sorted(module):
-    assert module.__all__ == sorted(module.__all__)
+    constants_first = lambda name: (not name.isupper(), not name[0].isupper(), name)
+    assert module.__all__ == sorted(module.__all__, key=constants_first)
     assert all(hasattr(module, name) for name in module.__all__)
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.engine.affine import Affine
-from jaxplain.rules.stabilize import divided
+from jaxplain.rules.stabilize import divided, shared_out
 
 Array = Any
 Bias = Literal["share", "ignore"]
@@ -127,9 +127,9 @@ class AlphaBeta:
         zp = contributions(unit) + plus(b)
         zn = contributions(unit, negative=True) + minus(b)
         alpha, beta = (jnp.asarray(v, unit.output.dtype) for v in (self.alpha, self.beta))
-        positive = shares(unit, divided(alpha * R, zp, self.eps))
+        positive = shares(unit, shared_out(alpha * R, zp, self.eps))
         # -zn >= 0, so that the stabiliser pushes it away from 0.
-        return added(positive, shares(unit, divided(beta * R, -zn, self.eps), negative=True))
+        return added(positive, shares(unit, shared_out(beta * R, -zn, self.eps), negative=True))
 
 
 @record
@@ -143,7 +143,7 @@ class ZPlus:
     def relevance(self, unit: Affine, R: Array) -> list[Array]:
         zp = contributions(unit)
         zp = zp if self.bias == "ignore" else zp + plus(unit.bias)
-        return shares(unit, divided(R, zp, self.eps))
+        return shares(unit, shared_out(R, zp, self.eps))
 
 
 @record

@@ -78,7 +78,7 @@ class Propagation:
 
     def unit(self, unit: Unit, plan: Plan, read: Read) -> Sequence[Array]:
         carried = plan.carried(unit)
-        if not carried or self.rules.tangent:
+        if not carried or self.rules.tangent or plan.reached.isdisjoint(unit.outputs):
             return run_plainly(unit, read)
         if unit.layout is not None:
             return [self.affine(unit, plan, read)]

@@ -10,6 +10,12 @@ def stabilize(z: jax.Array, eps: jax.Array | float) -> jax.Array:
     return z + jnp.where(z >= 0, eps, -eps)
 
 
+def shared_out(relevance: jax.Array, z: jax.Array, eps: jax.Array | float) -> jax.Array:
+    """Relevance over z, the stabilised sum of contributions of one sign: z = 0 leaves nobody to receive any."""
+    bottom = stabilize(z, eps)
+    return jnp.where(bottom == 0, 0, relevance / jnp.where(bottom == 0, 1, bottom))
+
+
 def divided(relevance: jax.Array, z: jax.Array, eps: jax.Array | float) -> jax.Array:
     """Relevance over the stabilised z; 0 / 0, which only eps = 0 allows, is 0."""
     bottom = stabilize(z, eps)

@@ -19,6 +19,12 @@ R = jxp.rules
 TABLES = {"lrp_0": R.epsilon(0.0), "epsilon_plus": R.EPSILON_PLUS, "attention": R.ATTENTION}
 METHODS = (*TABLES, "deep_lift")
 STEP = 1e-5
+SMOOTH = ("lrp_0", "deep_lift")  # whose derivative is looked at: the code of the other tables is LRP-0's
+
+
+def names_for(case):
+    """EPSILON_PLUS differs from epsilon where there are convolutions: in images."""
+    return METHODS if np.ndim(case.x) == 3 else tuple(name for name in METHODS if name != "epsilon_plus")
 
 
 def is_float(leaf):
@@ -52,22 +58,15 @@ def reference(x):
     return mapped(lambda v: 0.3 * v + 0.1 + 0.05 * rng.normal(size=np.shape(v)), x)
 
 
-def refusal(case, name, x):
-    """What a method says instead of an answer, or None."""
-    try:
-        jax.eval_shape(explainer(name, case.f, reference(x)), x)
-    except jxp.UnsupportedOperation as error:
-        return str(error)
-    return None
-
-
 @functools.cache
 def outcome(key):
-    """(refusals, everything about the others) of a case: one program."""
-    case = CASES[key]
+    """(refusals, everything about the other methods) of a case: one program.
+
+    Answers are taken at x and on both sides of it; the slope is `jax.grad`'s, of the losses of LRP-0 and DeepLIFT
+    together.
+    """
+    case, refused = CASES[key], {}
     x = jax.tree.map(jnp.asarray, case.x)
-    refused = {name: text for name in METHODS if (text := refusal(case, name, x)) is not None}
-    served = [name for name in METHODS if name not in refused]
     rng = np.random.default_rng(5)
     floats = [leaf for leaf in jax.tree.leaves(x) if is_float(leaf)]
     sides = [jnp.asarray(rng.normal(size=leaf.shape)) for leaf in floats]
@@ -78,21 +77,32 @@ def outcome(key):
         given = iter(leaves)
         return mapped(lambda _: next(given), x)
 
-    def losses(leaves):
-        return [times(explainer(name, case.f, baseline)(moved(leaves)), sides) for name in served]
+    def explained(leaves, names):
+        found = {}
+        for name in names:
+            try:
+                found[name] = explainer(name, case.f, baseline)(moved(leaves))
+            except jxp.UnsupportedOperation as error:
+                refused[name] = str(error)
+        return found
+
+    def loss(leaves):
+        return sum((times(part, sides) for part in explained(leaves, SMOOTH).values()), jnp.zeros(()))
 
     def everything(floats):
-        found = {name: explainer(name, case.f, baseline)(moved(floats)) for name in served}
-        slopes = jax.jacrev(losses)(floats) if served else []
-        slopes = [sum((a * b).sum() for a, b in zip(slope, steps, strict=True)) for slope in slopes]
-        up, down = ([v + h * s for v, s in zip(floats, steps, strict=True)] for h in (STEP, -STEP))
-        both = jax.vmap(losses)([jnp.stack(pair) for pair in zip(up, down, strict=True)]) if served else []
-        ends = case.f(moved(floats)), case.f(baseline)
+        around = [jnp.stack([v + k * STEP * s for k in (-1, 0, 1)]) for v, s in zip(floats, steps, strict=True)]
+        found = jax.vmap(lambda leaves: explained(leaves, names_for(case)))(around)
+        low, _, high = (
+            sum(times(jax.tree.map(lambda v: v[k], found[n]), sides) for n in SMOOTH if n in found)
+            for k in range(3)
+        )
+        slope = sum((a * b).sum() for a, b in zip(jax.grad(loss)(floats), steps, strict=True))
         held = None
         if case.same is not None:
-            slope = jax.grad(lambda leaves: case.same(moved(leaves)))(floats)
-            held = [a * b / case.power for a, b in zip(slope, floats, strict=True)]
-        return found, dict(zip(served, slopes, strict=True)), dict(zip(served, both, strict=True)), ends, held
+            held = jax.grad(lambda leaves: case.same(moved(leaves)))(floats)
+            held = [a * b / case.power for a, b in zip(held, floats, strict=True)]
+        answers = jax.tree.map(lambda v: v[1], found)
+        return answers, (slope, (high - low) / (2 * STEP)), (case.f(moved(floats)), case.f(baseline)), held
 
     return refused, jax.tree.map(np.asarray, jax.jit(everything)(floats))
 
@@ -109,13 +119,15 @@ def given(key, name):
     return None
 
 
-@pytest.mark.parametrize("key", CASES)
-@pytest.mark.parametrize("name", TABLES)
+PAIRS = [(key, name) for key, case in CASES.items() for name in names_for(case)]
+
+
+@pytest.mark.parametrize(("key", "name"), [(key, name) for key, name in PAIRS if name != "deep_lift"])
 def test_relevance(key, name):
     found = given(key, name)
     if found is None:
         return
-    (answers, _, _, (y, _), held), case = found, CASES[key]
+    (answers, _, (y, _), held), case = found, CASES[key]
     if case.conserves and not case.bias:
         np.testing.assert_allclose(total(answers[name]), y, rtol=1e-9 if name == "lrp_0" else 1e-4)
     if name == "lrp_0" and held is not None:
@@ -129,7 +141,7 @@ def test_differences(key):
     found = given(key, "deep_lift")
     if found is None:
         return
-    answers, _, _, (y, reference), _ = found
+    answers, _, (y, reference), _ = found
     np.testing.assert_allclose(total(answers["deep_lift"]), y - reference, rtol=1e-9, atol=1e-11)
 
 
@@ -138,10 +150,8 @@ def test_derivative_of_the_explanation(key):
     """`jax.grad` of a loss of each explanation against finite differences."""
     if not CASES[key].smooth:
         return
-    _, slopes, both, _, _ = outcome(key)[1]
-    for name, slope in slopes.items():
-        up, down = both[name]
-        np.testing.assert_allclose(slope, (up - down) / (2 * STEP), rtol=1e-5, atol=1e-6, err_msg=name)
+    slope, difference = outcome(key)[1][1]
+    np.testing.assert_allclose(slope, difference, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("key", [key for key, case in CASES.items() if case.bias])
@@ -153,7 +163,7 @@ def test_biases_keep_the_rest(key):
 
 
 @pytest.mark.parametrize("key", ["causal_finfo", "causal_added", "causal_after"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["lrp_0", "attention", "deep_lift"])
 def test_masks_of_attention_agree(key, name):
     """However a mask is written, the masked softmax is the same unit."""
     one, other = given("causal_inf", name), given(key, name)
@@ -192,7 +202,7 @@ def correlate(**options):
         {"feature_group_count": 2},
         {"feature_group_count": 4},
         {"rhs_dilation": (2, 1)},
-        {"lhs_dilation": (2, 3)},
+        {"lhs_dilation": (2, 3), "padding": [(1, 2), (1, 1)]},
         {"window_strides": (2, 3), "padding": "VALID"},
         {"padding": [(2, 0), (0, 3)], "lhs_dilation": (2, 1), "window_strides": (1, 2)},
     ],
