@@ -33,8 +33,15 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	$(PIP) download --no-deps --no-binary vadersentiment --dest $(VENV)/share vaderSentiment==0.5
 	@touch $@
 
+# All of it, or, with ARGS, one photo: make demo ARGS="my_photo.jpg --class espresso"
 demo: $(STAMP)
+ifeq ($(strip $(ARGS)),)
+	@for name in digit domain text image; do \
+	  $(BIN)/python examples/explain_$$name.py --out out || exit 1; done
+	@echo "all files:"; printf '  %s\n' out/*.png out/*.html
+else
 	$(BIN)/python examples/explain_image.py $(ARGS)
+endif
 
 test: lint types unit
 

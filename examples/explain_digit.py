@@ -21,8 +21,8 @@ from zoo import mnist_cnn
 
 import jaxplain as jxp
 from jaxplain import plot
-from jaxplain import rules as R
 
+R = jxp.rules
 BLACK, WHITE = (float(mnist_cnn.preprocess(np.full((28, 28), v, np.uint8)).flat[0]) for v in (0, 255))
 SHOWN = (0, 1, 7)  # a 7, a 2 and a 9 among mnist_cnn.digits()
 

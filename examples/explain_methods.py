@@ -4,10 +4,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+from zoo.efficientnet_lite import IMAGE_SIZE, preprocess
 
 import jaxplain as jxp
 from jaxplain.metrics import completeness_gap
 
+R = jxp.rules
 Explain = Callable[..., Any]
 
 # The photo blurred until nothing can be recognised: the network's logit is near 0, the colours stay plausible.
@@ -15,6 +18,8 @@ Explain = Callable[..., Any]
 # gradients then missed up to half of the difference it explains.)
 BLURRED = jxp.blur(20.0)
 MAX_SIGMA = 50.0
+# What a black and a white pixel are to the network.
+BLACK, WHITE = (float(preprocess(np.full((IMAGE_SIZE, IMAGE_SIZE, 3), v, np.uint8)).flat[0]) for v in (0, 255))
 
 
 class Method(NamedTuple):
@@ -28,7 +33,8 @@ class Method(NamedTuple):
         unit: of the map's values.
         stochastic: whether the explainer takes a key first and returns an `Estimate`.
         baseline: where the map's total must be f(x) - f(baseline): an input, or "silent" for the last
-            convolutional activation at zero, which leaves the classifier's bias; None promises nothing.
+            convolutional activation at zero, which leaves the classifier's bias; "whole" compares the total with
+            the score itself, of which biases may keep a share; None promises nothing.
         pooled: whether it is the mean of the map, not its sum, that must be that difference.
     """
 
@@ -42,7 +48,9 @@ class Method(NamedTuple):
     pooled: bool = False
 
 
-# Score-CAM is not among them: with 1280 channels it takes 1280 forward passes a photo, minutes on a CPU.
+# Score-CAM is not among them: with 1280 channels it takes 1280 forward passes a photo, minutes on a CPU. Nor are
+# DeepLIFT's reveal_cancel rule (half a minute to compile, then 9 s a photo) and alpha-beta (as noise here).
+# `explain_digit` shows both.
 METHODS = (
     Method(
         "gradient",
@@ -106,6 +114,55 @@ METHODS = (
         "What each pixel adds to the score, compared with a few other photos instead of one baseline.",
         "Traces of those other photos remain, and 12 samples leave a visible error: see the facts.",
         stochastic=True,
+    ),
+    Method(
+        "deep_lift",
+        lambda f, _: jxp.deep_lift(f, BLURRED),
+        "What each pixel adds to the score of a strongly blurred copy, layer by layer: the sum is exact.",
+        "Shares are as large as they cancel; the network's layers decide them, not its function alone.",
+        baseline=BLURRED,
+    ),
+    Method(
+        "lrp epsilon plus",
+        lambda f, _: jxp.lrp(f, R.EPSILON_PLUS),
+        "The score handed down layer by layer, in convolutions to what excites them (z+).",
+        "Biases keep nearly all of it here, see the gap; edges of any object light up, for any class.",
+        baseline="whole",
+    ),
+    Method(
+        "lrp epsilon plus flat",
+        lambda f, _: jxp.lrp(f, R.EPSILON_PLUS_FLAT),
+        "The same, but the first layer spreads evenly over the pixels it sees: dark ones get a share too.",
+        "As above; and it is blurred by the first layer's 3 by 3 window on purpose.",
+        baseline="whole",
+    ),
+    Method(
+        "lrp epsilon gamma box",
+        lambda f, _: jxp.lrp(f, R.epsilon_gamma_box(BLACK, WHITE)),
+        "The score handed down with some weight on what inhibits (gamma); pixels lie between black and white.",
+        "Biases keep most of it here, see the gap; another gamma gives another map.",
+        baseline="whole",
+    ),
+    Method(
+        "deep_taylor",
+        lambda f, _: jxp.deep_taylor(f, low=BLACK, high=WHITE),
+        "The score handed down as shares of what excites each unit, never negative.",
+        "The sum would be the score, but units that only a bias makes active keep it, see the gap.",
+        baseline="whole",
+    ),
+    Method(
+        "excitation_backprop",
+        lambda f, _: jxp.excitation_backprop(f),
+        "The chance that a walk from the class down through positive weights ends at the pixel.",
+        "It hardly knows the class: another label gives nearly this map. Most walks end at biases.",
+        unit="probability",
+    ),
+    Method(
+        "contrastive excitation",
+        lambda f, _: jxp.contrastive_excitation_backprop(f),
+        "The same, less the chance for the opposite of the class: orange is for it rather than against it.",
+        "Only the classifier's weights are opposed, so its detail is that of its 7 by 7 places, carried down.",
+        unit="difference of probabilities",
     ),
     Method(
         "grad_cam",
@@ -196,6 +253,9 @@ def checker(f: Explain) -> Callable[..., tuple[Any, Any]]:
     def check(method: Method, value: jax.Array, x: jax.Array, label: jax.Array) -> tuple[Any, Any]:
         if method.baseline is None:
             return None, None
+        if method.baseline == "whole":
+            score = f(x, label)
+            return value.sum() - score, score
         shares = value / value.size if method.pooled else value
         if method.baseline == "silent":
             gap = completeness_gap(after, shares, before(x, label), 0.0, x, label)

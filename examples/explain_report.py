@@ -1,7 +1,8 @@
 """What `explain_image` shows of its results: tables in the terminal, a gallery, and a report."""
 
+import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -167,6 +168,19 @@ def write_report(runs: Sequence[Run], subjects: Sequence[Subject], framework: st
     times = plot.Table(["method", "compile, s", f"run on {len(subjects)} photos, s"], rows)
     sections.append(plot.Section("Time", [TIMES], (), [times]))
     return plot.report(f"What EfficientNet-Lite0 ({framework}) saw", sections, image_format="jpeg", dpi=110)
+
+
+def text_page(title: str, notes: Mapping[str, str], texts: Sequence[str]) -> str:
+    """An HTML page of texts drawn by `plot.text`, under a line on each method."""
+    lines = "".join(f"<p><b>{html.escape(name)}</b>: {html.escape(note)}</p>" for name, note in notes.items())
+    style = "max-width: 50rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif"
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>body {{ {style}; background: #fff; color: #1d1d1f }} "
+        "figure + figure { margin-top: 1.5rem !important }</style></head>"
+        f"<body><h1>{html.escape(title)}</h1>{lines}{''.join(texts)}</body></html>\n"
+    )
 
 
 def photo_card(subject: Subject) -> plot.Card:

@@ -190,6 +190,7 @@ NEVER_NEGATIVE = {
 }  # fmt: skip
 SELECT = prim.select_n_p
 TRANSPOSE, BROADCAST, GATHER = prim.transpose_p, prim.broadcast_in_dim_p, prim.gather_p
+SLICES = {prim.slice_p, prim.dynamic_slice_p, prim.gather_p, jax.lax.split_p}
 # What moves every element to a place of its own: parts of a difference stay parts.
 CARRIES_PARTS = RESHAPES | {prim.broadcast_in_dim_p, prim.slice_p, prim.rev_p, prim.gather_p, jax.lax.split_p}
 # Linear in all their live operands together.

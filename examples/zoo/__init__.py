@@ -1,7 +1,8 @@
 """Real models and photos for the examples: EfficientNet-Lite0 in three frameworks, read without PyTorch.
 
 The networks are in `zoo.lite0_linen`, `zoo.lite0_nnx` and `zoo.lite0_equinox`, each with `load() -> Network`;
-they are not imported here, so that an example needs only the framework it uses.
+they are not imported here, so that an example needs only the framework it uses. Likewise `zoo.mnist_cnn` (digits),
+`zoo.minilm` and `zoo.review_head` (sentences), and `zoo.dgaintel` (domain names).
 """
 
 from .efficientnet_lite import Network, deprocess, load_weights, preprocess

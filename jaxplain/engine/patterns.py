@@ -70,23 +70,39 @@ def softmax(graph: Graph, div: Op) -> Pattern | None:
     top, bottom = div.inputs
     below, moves = graph.behind_moves(bottom)
     total, power = graph.made_by(below, {_jax.REDUCE_SUM}), graph.made_by(top, {_jax.EXP})
-    if total is None or power is None or total.inputs[0] is not top or not is_along(moves, total):
+    if total is None or power is None or not is_along(moves, total):
         return None
     axes = tuple(total.params["axes"])
     (source,) = power.inputs
+    mask = graph.made_by(total.inputs[0], {_jax.SELECT})  # softmax(where=mask)
+    if total.inputs[0] is not top and (mask is None or mask.inputs[0] in graph.live or top not in mask.inputs):
+        return None
     shifted = graph.made_by(source, {_jax.SUB})
     if shifted is not None:
         most, _ = graph.behind_moves(shifted.inputs[1], SHIFT)
         largest = graph.made_by(most, {_jax.REDUCE_MAX})
-        if (
-            largest is not None
-            and tuple(largest.params["axes"]) == axes
-            and largest.inputs[0] is shifted.inputs[0]
-        ):
+        along = largest is not None and tuple(largest.params["axes"]) == axes
+        if largest is not None and along and alike(graph, largest.inputs[0], shifted.inputs[0]):
             source = shifted.inputs[0]
     if not isinstance(source, Value) or source not in graph.live:
         return None
+    if total.inputs[0] is not top:
+        # Only if the same mask hid the logits before is the masked sum the sum of what is left.
+        hidden = graph.made_by(source, {_jax.SELECT})
+        if mask is None or hidden is None or hidden.inputs[0] is not mask.inputs[0]:
+            return None
     return Pattern("softmax", (power, total, *moves, div), source, axes)
+
+
+def alike(graph: Graph, a: Atom, b: Atom) -> bool:
+    """Whether two values are the same, or the same value under the same constant mask."""
+    if a is b:
+        return True
+    first, second = (graph.made_by(v, {_jax.SELECT}) for v in (a, b))
+    if first is None or second is None or first.inputs[0] is not second.inputs[0]:
+        return False
+    live = [[v for v in op.inputs if isinstance(v, Value) and v in graph.live] for op in (first, second)]
+    return live[0] == live[1]
 
 
 def centring(graph: Graph, sub: Op) -> Pattern | None:

@@ -7,8 +7,12 @@ relevance, which are never negative, which affine units are first or last.
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from functools import partial
 from graphlib import TopologicalSorter
 from itertools import repeat
+
+import jax
+import jax.numpy as jnp
 
 from jaxplain import _jax
 from jaxplain.engine.patterns import Graph
@@ -76,7 +80,7 @@ def make_plan(program: Program, live: Iterable[Value], reach: Reach = carrying) 
 
 def plan_of(program: Program, live: set[Value], reach: Reach) -> Plan:
     """The plan of a program or of a body, its ends not yet marked."""
-    program = opened(program, live)
+    program = spelled_out(opened(program, live), reach)
     dependent = program.dependent(live)
     reached = reach(program, live)
     units = RelevanceGrouping(program, live).run()
@@ -158,6 +162,58 @@ def inlined(program: Program, chosen: set[Op]) -> Program:
         results = zip(op.outputs, rename(body.outputs, table), strict=True)
         renamed |= {result: inner for result, inner in results if inner is not result}
     return Program(program.inputs, rename(program.outputs, renamed), ops, constants)
+
+
+def spelled_out(program: Program, reach: Reach) -> Program:
+    """`program` with implicit broadcasts made explicit, and stop_gradient without its own derivative.
+
+    An elementwise operation may stretch axes of length 1. And what ends relevance is the rule: the derivative *of*
+    the explanation is that of its values, which a stop_gradient inside (softmax has one) would falsify.
+    """
+    ops: list[Op] = []
+    for op in program.ops:
+        if op.primitive is _jax.STOP_GRADIENT and op.outputs[0].is_float:
+            op = dataclasses.replace(op, function=same_value if reach is depending else silenced)
+        elif op.primitive in _jax.ELEMENTWISE:
+            shape = op.outputs[0].shape
+            inputs = list(op.inputs)
+            for k, v in enumerate(inputs):
+                if isinstance(v, Value) and v.shape != shape and len(v.shape) == len(shape):
+                    wide = Value(shape, v.dtype)
+                    params = {"broadcast_dimensions": tuple(range(len(shape))), "shape": shape}
+                    stretch = partial(jnp.broadcast_to, shape=shape)
+                    ops.append(
+                        Op(
+                            _jax.BROADCAST,
+                            params,
+                            (v,),
+                            (wide,),
+                            op.scope,
+                            op.eqn,
+                            op.stack,
+                            (),
+                            stretch,
+                            op.caller,
+                        )
+                    )
+                    inputs[k] = wide
+            op = dataclasses.replace(op, inputs=tuple(inputs))
+        ops.append(op)
+    return dataclasses.replace(program, ops=ops)
+
+
+def same_value(x: jax.Array) -> jax.Array:
+    """The identity."""
+    return x
+
+
+@jax.custom_vjp
+def silenced(x: jax.Array) -> jax.Array:
+    """The identity, through which relevance does not pass: the rule's derivative is 0, that of its value 1."""
+    return x
+
+
+silenced.defvjp(lambda x: (x, x), lambda x, _: (jnp.zeros_like(x),))
 
 
 def mark_ends(plan: Plan, live: set[Value]) -> None:

@@ -1,8 +1,8 @@
 """The units of a program as rules see them.
 
 They differ from those that name sites (`engine.units`): what is constant around a layer is folded in, a BatchNorm
-ahead of it too; a sum of dense layers that feeds a nonlinearity is one; softmax and mean-centring are one unit each; a
-shift or scale by arrays that no layer could take stands apart from the nonlinearity behind it.
+ahead of it too; a sum of dense layers that feeds a nonlinearity is one; softmax and mean-centring are a unit each;
+a shift or scale by arrays that no layer could take stands apart from the nonlinearity behind it.
 """
 
 import dataclasses
@@ -26,6 +26,10 @@ class RelevanceGrouping(Grouping):
         for op in live_ops:
             if (kind := control.kind_of(op)) is not None:
                 self.add(kind, [op])
+        for op in live_ops:
+            # A constant mask moves: what it hides has no share in what stands there instead.
+            if op not in self.taken and op.primitive is _jax.SELECT and op.inputs[0] not in self.live:
+                self.add("structural", [op])
         for pattern in patterns(self.program, self.live):
             last = pattern.ops[-1]
             unit = Unit(pattern.kind, pattern.ops, (pattern.source,), last.outputs, axes=pattern.axes, shared=True)

@@ -73,23 +73,26 @@ def rectified(plan: Plan, constants: Constants, value: Value) -> bool:
     return shape is not None and shape.left == 0
 
 
-def is_gate(plan: Plan, atom: Atom) -> bool:
-    """Whether a factor is a gate: a sigmoid, hard or soft, of something, or that something times it (swish).
+def gate_strength(plan: Plan, atom: Atom) -> int:
+    """2 for a sigmoid, hard or soft; 1 for a swish or gelu, which is a value times a sigmoid of it; else 0.
 
-    Found by trying it out: the nonlinearity, or its ratio to its input, stays between 0 and 1 and reaches both.
+    Found by trying it out: the nonlinearity, or its ratio to its input, stays between 0 and 1 and reaches both;
+    the ratio must be near a half at 0, or a ReLU would count.
     """
-    value, _ = plan.graph.behind_moves(atom)
+    value, _ = plan.graph.behind_moves(atom, _jax.SLICES)
     unit = plan.owner.get(value) if isinstance(value, Value) else None
     if unit is None or unit.kind != "activation" or len(unit.inputs) != 1 or not unit.inputs[0].is_float:
-        return False
+        return 0
     probes = np.concatenate([-PROBES[::-1], PROBES])
     with jax.ensure_compile_time_eval():
         env = {unit.inputs[0]: jnp.asarray(probes, unit.inputs[0].dtype)}
         answers = follow(plan.program, Constants(plan.program), env, value)
         if answers is None or np.shape(answers) != probes.shape:
-            return False
+            return 0
         answers = np.asarray(answers, np.float64)
-    return any(spans_unit(shape) for shape in (answers, answers / probes))
+    ratio = answers / probes
+    near = ratio[np.abs(probes) == PROBES[0]]
+    return 2 if spans_unit(answers) else int(spans_unit(ratio) and bool((np.abs(near - 0.5) < 0.1).all()))
 
 
 PROBES = 2.0 ** np.arange(-6, 7)

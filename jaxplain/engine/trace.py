@@ -66,6 +66,7 @@ class Op:
     stack: Any
     bodies: "tuple[Program, ...]" = ()
     function: Callable[..., Any] | None = None  # runs in place of the primitive
+    caller: Any = None  # the call that it was inlined from
     edited: bool = False  # whether an operation inside a body has been replaced
 
     @property
@@ -81,7 +82,8 @@ class Op:
     @property
     def place(self) -> str:
         """`file:line (function)` of the user's code."""
-        return _jax.source_line(self.eqn)
+        here = _jax.source_line(self.eqn)
+        return here or (self.caller and _jax.source_line(self.caller)) or "an operation inside JAX"
 
     def run(self, operands: Sequence[Any]) -> list[Any]:
         """Evaluate on arrays, one for each input."""
@@ -273,7 +275,7 @@ def convert(closed: Any, outer_scope: tuple[str, ...] = ()) -> Program:
     def constant(var: Any, array: Any) -> None:
         constants[fresh(var)] = array
 
-    def emit(inner: Any, stack: Any) -> None:
+    def emit(inner: Any, stack: Any, caller: Any) -> None:
         for eqn in inner.eqns:
             names = _jax.name_stack(eqn, stack)
             body = _jax.body_of(eqn)
@@ -284,7 +286,7 @@ def convert(closed: Any, outer_scope: tuple[str, ...] = ()) -> Program:
                 # A jaxpr may be called twice: its variables are bound anew each time.
                 for var, atom in zip(inner_jaxpr.invars, eqn.invars, strict=True):
                     table[var] = read(atom)
-                emit(inner_jaxpr, names)
+                emit(inner_jaxpr, names, eqn if _jax.source_line(eqn) else caller)
                 results = [read(atom) for atom in inner_jaxpr.outvars]
                 table.update(zip(eqn.outvars, results, strict=True))
                 continue
@@ -293,12 +295,14 @@ def convert(closed: Any, outer_scope: tuple[str, ...] = ()) -> Program:
             bodies = tuple(convert(b, scope) for b in ((body,) if calls else _jax.branches_of(eqn)))
             operands = tuple(read(atom) for atom in eqn.invars)
             outputs = tuple(fresh(var) for var in eqn.outvars)
-            ops.append(Op(eqn.primitive, dict(eqn.params), operands, outputs, scope, eqn, names, bodies))
+            ops.append(
+                Op(eqn.primitive, dict(eqn.params), operands, outputs, scope, eqn, names, bodies, None, caller)
+            )
 
     for var, array in zip(jaxpr.constvars, consts, strict=True):
         constant(var, array)
     inputs = tuple(fresh(var) for var in jaxpr.invars)
-    emit(jaxpr, None)
+    emit(jaxpr, None, None)
     return Program(inputs, tuple(read(atom) for atom in jaxpr.outvars), ops, constants)
 
 

@@ -69,6 +69,8 @@ class Differences:
         aux = tuple(map(read, constants))
         if not any(isinstance(c, Pair) for c in carriers):
             return function(carriers, aux)
+        if any(jnp.issubdtype(v.dtype, jnp.complexfloating) for v in (*unit.inputs, *unit.outputs)):
+            raise unsupported(unit, "DeepLIFT")
         pairs = [c if isinstance(c, Pair) else self.lift(c) for c in carriers]
         if any(v.is_float for v in unit.outputs) and not all(
             v.is_float for v, c in zip(unit.inputs, carriers, strict=True) if isinstance(c, Pair)

@@ -78,6 +78,8 @@ class Propagation:
 
     def unit(self, unit: Unit, plan: Plan, read: Read) -> Sequence[Array]:
         carried = plan.carried(unit)
+        if carried and any(jnp.issubdtype(v.dtype, jnp.complexfloating) for v in unit.outputs):
+            raise unsupported(unit, "LRP")
         if not carried or self.rules.tangent or plan.reached.isdisjoint(unit.outputs):
             return run_plainly(unit, read)
         if unit.layout is not None:
@@ -218,9 +220,9 @@ class Propagation:
             scales = [is_statistic(plan.graph, v) and inverts(plan, v) for v in op.inputs]
             if detach and any(scales) and not all(scales):
                 return [not s for s in scales]
-            gates = [signs.is_gate(plan, v) for v in op.inputs]
-            if self.rules.product == "gate" and any(gates) and not all(gates):
-                return [not g for g in gates]
+            left, right = (signs.gate_strength(plan, v) for v in op.inputs)
+            if self.rules.product == "gate" and left != right:
+                return [left < right, right < left]
         return carries
 
 

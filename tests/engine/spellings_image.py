@@ -186,7 +186,6 @@ SPELLINGS = {
     "mixed_3": jax.jit(
         network(
             average=halves(lambda h: jnp.einsum("hawbc->hwc", h) * 0.25),
-            largest=halves(lambda h: h.max((1, 3))),
             spread=lambda h: jnp.einsum("hwc->c", h) / 4.0,
             wrap=jax.jit,
         )

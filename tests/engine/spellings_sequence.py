@@ -300,7 +300,6 @@ def lstm_methods(baseline):
         "gamma": R.gamma(),
         "attention": R.ATTENTION,
     }
-    tables["first_flat"] = R.rules_for(R.epsilon(), {R.first: R.flat()})
     return {
         **{f"lrp_{name}": lambda f, table=table: jxp.lrp(f, table) for name, table in tables.items()},
         "rescale": lambda f: jxp.deep_lift(f, jnp.asarray(baseline)),

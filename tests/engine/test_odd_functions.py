@@ -1,7 +1,7 @@
 """Odd functions: every method is right about them, or says which operation it has no rule for, and where.
 
 Right means: LRP-0 sums to f(x) and is gradient times input of the function with its gates and statistics held
-(`odd_cases.Case.same`); with a stabiliser it sums to f(x) nearly; DeepLIFT sums to f(x) - f(x'); and the gradient
+(`odd_case.Case.same`); with a stabiliser it sums to f(x) nearly; DeepLIFT sums to f(x) - f(x'); and the gradient
 of a loss of the explanations agrees with finite differences.
 """
 
@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from engine.odd_cases import CASES, REFUSED
+from engine.odd_case import CASES
+from engine.odd_moves import rng_matrix  # noqa: F401  (its cases, too)
+from engine.odd_products import REFUSED
 
 import jaxplain as jxp
 
@@ -169,13 +171,15 @@ def test_masks_of_attention_agree(key, name):
     one, other = given("causal_inf", name), given(key, name)
     assert one is not None
     assert other is not None
-    np.testing.assert_allclose(other[0][name], one[0][name], rtol=1e-9, atol=1e-12)
+    # An added mask is a step of its own, with a stabiliser.
+    atol = 1e-6 if name == "attention" else 1e-12
+    np.testing.assert_allclose(other[0][name], one[0][name], rtol=1e-9, atol=atol)
 
 
 @pytest.mark.parametrize("key", dict.fromkeys(key for key, _ in REFUSED))
 def test_refusals_say_where(key):
     for text in outcome(key)[0].values():
-        assert "odd_cases.py:" in text, text
+        assert "engine/odd_" in text, text
 
 
 def positive_part(f, x):
