@@ -71,7 +71,7 @@ def list_sites(
 
     @named_after(f, "list_sites")
     def table(*args, **kwargs):
-        traced = trace(f, args, kwargs, argnums=check_argnums(argnums), params=params)
+        traced = trace(f, args, kwargs, argnums=check_argnums(argnums), params=params, tokens=True)
         scene = sites.survey(traced)
         names = scene.names()
         shown = [site for value, site in scene.sites.items() if site.kind != "structural" or value in names]
@@ -120,7 +120,7 @@ def capture(
 
     @named_after(f, "capture")
     def captured(*args, **kwargs):
-        traced = trace(f, args, kwargs, argnums=check_argnums(argnums), params=params)
+        traced = trace(f, args, kwargs, argnums=check_argnums(argnums), params=params, tokens=True)
         traced = seen_through(traced, at)
         found = {name: sites.resolve(traced, name).value for name in at}
         outputs, values = walk.evaluate(traced.program, traced.args, wanted=set(found.values()))
@@ -158,7 +158,7 @@ def plant(
 
     @named_after(f, "plant")
     def planted(*args, **kwargs):
-        traced = trace(f, args, kwargs, argnums=check_argnums(argnums), params=params)
+        traced = trace(f, args, kwargs, argnums=check_argnums(argnums), params=params, tokens=True)
         traced = seen_through(traced, values)
         arrays = {}
         for name, array in values.items():
@@ -219,13 +219,13 @@ def slice_at(
 
     @named_after(f, "h")
     def h(*args, **kwargs):
-        traced = trace(f, args, kwargs, argnums=check_argnums(argnums), params=params)
+        traced = trace(f, args, kwargs, argnums=check_argnums(argnums), params=params, tokens=True)
         _, _, halves = cut_at(traced, at, strict=strict)
         return halves.site(traced.args)
 
     @named_after(f, "g")
     def g(z, *args, **kwargs):
-        traced = trace(f, args, kwargs, argnums=check_argnums(argnums), params=params)
+        traced = trace(f, args, kwargs, argnums=check_argnums(argnums), params=params, tokens=True)
         site, _, halves = cut_at(traced, at, strict=strict)
         return traced.result(halves.after(fitting(site, at, z), halves.rest(traced.args)))
 

@@ -166,18 +166,26 @@ def trace(
     argnums: int | tuple[int, ...] = 0,
     params: Any = None,
     scalar: bool = False,
+    tokens: bool = False,
 ) -> Trace:
     """Trace `f(*args, **kwargs)` with the float leaves of `args[argnums]` live.
 
     Arrays among the arguments become inputs of the program. Everything else (Python integers, strings, None)
     stays what it is, so that a Python label is still checked as one. Parameters are named by their path in an
     argument, or, when `f` closes over them, by their path in `params`, which holds the same array objects.
+    `tokens` allows an explained argument without floats: its integer arrays are then live, to find sites by.
     """
     where = positions(argnums, len(args))
-    explained = float_leaves(tuple(args[i] for i in where))
+    given = tuple(args[i] for i in where)
+    tokens = tokens and not any(is_float_leaf(leaf) for leaf in jax.tree.leaves(given))
+    if tokens:
+        explained = jax.tree.map(lambda leaf: None, given)
+        given = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, given)
+    else:
+        explained = float_leaves(given)
     full = list(args)
-    for i, leaves in zip(where, explained, strict=True):
-        full[i] = jax.tree.map(lambda a, b: a if b is None else b, args[i], leaves, is_leaf=lambda v: v is None)
+    for i, own, leaves in zip(where, given, explained, strict=True):
+        full[i] = jax.tree.map(lambda a, b: a if b is None else b, own, leaves, is_leaf=lambda v: v is None)
     paths, structure = jax.tree_util.tree_flatten_with_path((tuple(full), kwargs))
     arrays = {k: leaf for k, (_, leaf) in enumerate(paths) if is_input(leaf)}
 
@@ -196,7 +204,7 @@ def trace(
     for k, value in inputs.items():
         (kind, position, *path) = paths[k][0]
         is_explained = getattr(kind, "idx", None) == 0 and position.idx in where
-        if is_explained and value.is_float:
+        if is_explained and (value.is_float or tokens):
             live.append(value)
         elif path:
             weights[value] = path_words(path)
@@ -228,6 +236,11 @@ def name_closed_over(program: Program, params: Any, weights: dict[Value, tuple[s
                 same = [path for path, leaf in copied if leaf.shape == value.shape and np.array_equal(leaf, array)]
                 if len(same) == 1:
                     weights[value] = same[0]
+
+
+def is_float_leaf(leaf: Any) -> bool:
+    """Whether a leaf is a float, so that it could be explained."""
+    return isinstance(leaf, float) or jnp.issubdtype(getattr(leaf, "dtype", int), jnp.floating)
 
 
 def is_input(leaf: Any) -> bool:

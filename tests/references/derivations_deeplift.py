@@ -94,11 +94,18 @@ RECIPROCAL: tuple[Function, Function] = (lambda z: 1 / z, lambda z: -1 / z**2)
 
 
 def softmax(s: Secant) -> Secant:
-    """Over the last axis: exp by Rescale, their sum, its reciprocal by Rescale, and the product of the two."""
-    shift = max(s.v.max(), s.v0.max())  # one for both, it cancels
-    e = s.elementwise(lambda z: np.exp(z - shift), lambda z: np.exp(z - shift))
-    ones = np.ones((s.v.shape[-1], s.v.shape[-1]))  # the sum, at each place
-    return e.times(e.linear(ones).elementwise(*RECIPROCAL))
+    """Over the last axis, of one row: each change of p is that of exp(x - log S) by Rescale.
+
+    The change of log S, which all share, is the one with which the changes of p sum to 0: solved for and put in.
+    """
+    p, p0 = (np.exp(v - v.max()) / np.exp(v - v.max()).sum() for v in (s.v, s.v0))
+    n = len(p)
+    slope = np.array([p[i] if p[i] == p0[i] else (p[i] - p0[i]) / np.log(p[i] / p0[i]) for i in range(n)])
+    J = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):  # dp_i / dx_j, with d log S = sum_j slope_j dx_j / sum slope
+            J[i, j] = slope[i] * ((i == j) - slope[j] / slope.sum())
+    return Secant(p, p0, s.M @ J.T)
 
 
 def layernorm(x: Secant, scale: Array, bias: Array, eps: float) -> Secant:
