@@ -1,5 +1,7 @@
 """The engine: a function's program, its units, and the sites in it."""
 
+from importlib import import_module
+
 from jaxplain._errors import SiteError, UnsupportedOperation
 from jaxplain.engine.control import register_unit, unit
 from jaxplain.engine.interventions import Slice, capture, list_sites, plant, slice_at, tag
@@ -19,3 +21,10 @@ __all__ = [
     "tag",
     "unit",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`coverage` is listed here, but runs `lrp`, which stands above the engine: it is looked up when asked for."""
+    if name == "coverage":
+        return import_module("jaxplain.attribution.coverage").coverage
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
