@@ -189,6 +189,7 @@ NEVER_NEGATIVE = {
     prim.exp_p, prim.exp2_p, prim.logistic_p, prim.abs_p, prim.square_p, prim.sqrt_p, prim.rsqrt_p, prim.cosh_p,
 }  # fmt: skip
 SELECT = prim.select_n_p
+SLICE = prim.slice_p
 TRANSPOSE, BROADCAST, GATHER = prim.transpose_p, prim.broadcast_in_dim_p, prim.gather_p
 SLICES = {prim.slice_p, prim.dynamic_slice_p, prim.gather_p, jax.lax.split_p}
 # What moves every element to a place of its own: parts of a difference stay parts.

@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxplain import _jax
 from jaxplain.engine.trace import Atom, Literal, Op, Program, Value
+from jaxplain.engine.units import moves_only
 
 Array = Any
 Read = Callable[[Atom], Array]
@@ -143,7 +144,7 @@ class _Opposed(Affine):
 
 def is_move(op: Op) -> bool:
     """Whether an operation of a chain changes no number."""
-    return op.primitive in _jax.RESHAPES
+    return moves_only(op)
 
 
 def same_line(op: Op, value: Value) -> bool:
@@ -220,7 +221,7 @@ class Variation:
         op = None if isinstance(atom, Literal) else self.maker.get(atom)
         if op is None or not wide:
             return wide
-        if op.primitive is _jax.BROADCAST:
+        if op.primitive is _jax.BROADCAST and not is_move(op):
             placed = op.params["broadcast_dimensions"]
             return {placed[d] for d in self.axes(op.inputs[0])} & wide
         if is_move(op):

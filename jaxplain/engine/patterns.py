@@ -47,15 +47,13 @@ class Graph:
 
 
 MOVES = _jax.RESHAPES | {_jax.BROADCAST}
-# What may stand between a maximum and the exponential that it is subtracted in.
-SHIFT = {_jax.STOP_GRADIENT, _jax.SELECT} | _jax.MAX_OF_TWO
 
 
 def patterns(program: Program, live: set[Value]) -> Iterator[Pattern]:
     """The softmaxes and mean-centrings of a program."""
     graph = Graph(program, live)
     for op in program.ops:
-        if op.primitive is _jax.DIV:
+        if op.primitive in (_jax.DIV, _jax.MUL):
             found = softmax(graph, op)
         elif op.primitive is _jax.SUB:
             found = centring(graph, op)
@@ -65,10 +63,16 @@ def patterns(program: Program, live: set[Value]) -> Iterator[Pattern]:
             yield found
 
 
-def softmax(graph: Graph, div: Op) -> Pattern | None:
-    """exp(x - m) / sum(exp(x - m)), with m the maximum over the same axes or no m at all."""
-    top, bottom = div.inputs
+def softmax(graph: Graph, last: Op) -> Pattern | None:
+    """exp(x - m) / sum(exp(x - m)), or times the sum's inverse; m is the same along the summed axes, or none."""
+    top, bottom = last.inputs
     below, moves = graph.behind_moves(bottom)
+    if last.primitive is _jax.MUL:
+        inverse = graph.made_by(below, {_jax.DIV})
+        if inverse is None or not isinstance(inverse.inputs[0], Literal) or inverse.inputs[0].value != 1:
+            return None
+        below, inner = graph.behind_moves(inverse.inputs[1])
+        moves = (*inner, inverse, *moves)
     total, power = graph.made_by(below, {_jax.REDUCE_SUM}), graph.made_by(top, {_jax.EXP})
     if total is None or power is None or not is_along(moves, total):
         return None
@@ -78,12 +82,8 @@ def softmax(graph: Graph, div: Op) -> Pattern | None:
     if total.inputs[0] is not top and (mask is None or mask.inputs[0] in graph.live or top not in mask.inputs):
         return None
     shifted = graph.made_by(source, {_jax.SUB})
-    if shifted is not None:
-        most, _ = graph.behind_moves(shifted.inputs[1], SHIFT)
-        largest = graph.made_by(most, {_jax.REDUCE_MAX})
-        along = largest is not None and tuple(largest.params["axes"]) == axes
-        if largest is not None and along and alike(graph, largest.inputs[0], shifted.inputs[0]):
-            source = shifted.inputs[0]
+    if shifted is not None and set(axes) <= same_along(graph, shifted.inputs[1]):
+        source = shifted.inputs[0]  # no shift changes a softmax, whatever it was computed from
     if not isinstance(source, Value) or source not in graph.live:
         return None
     if total.inputs[0] is not top:
@@ -91,18 +91,25 @@ def softmax(graph: Graph, div: Op) -> Pattern | None:
         hidden = graph.made_by(source, {_jax.SELECT})
         if mask is None or hidden is None or hidden.inputs[0] is not mask.inputs[0]:
             return None
-    return Pattern("softmax", (power, total, *moves, div), source, axes)
+    return Pattern("softmax", (power, total, *moves, last), source, axes)
 
 
-def alike(graph: Graph, a: Atom, b: Atom) -> bool:
-    """Whether two values are the same, or the same value under the same constant mask."""
-    if a is b:
-        return True
-    first, second = (graph.made_by(v, {_jax.SELECT}) for v in (a, b))
-    if first is None or second is None or first.inputs[0] is not second.inputs[0]:
-        return False
-    live = [[v for v in op.inputs if isinstance(v, Value) and v in graph.live] for op in (first, second)]
-    return live[0] == live[1]
+def same_along(graph: Graph, atom: Atom) -> set[int]:
+    """The axes along which broadcasts made a value the same; all of them for a number."""
+    if isinstance(atom, Literal):
+        return set(range(8))
+    same = {d for d, n in enumerate(atom.shape) if n == 1}
+    op = graph.maker.get(atom)
+    if not atom.shape:
+        return set(range(8))
+    if op is None:
+        return same
+    if op.primitive is _jax.BROADCAST:
+        placed, inner = op.params["broadcast_dimensions"], same_along(graph, op.inputs[0])
+        return {d for d in range(len(atom.shape)) if d not in placed or placed.index(d) in inner}
+    if op.primitive in _jax.ELEMENTWISE and op.primitive is not _jax.SELECT:
+        return set.intersection(*(same_along(graph, v) for v in op.inputs)) | same
+    return same
 
 
 def centring(graph: Graph, sub: Op) -> Pattern | None:
@@ -131,6 +138,8 @@ def is_along(moves: tuple[Op, ...], total: Op) -> bool:
     The axes that the sum kept must come back where they were. Operations other than moves keep the shape.
     """
     rank = len(total.operands[0].shape)
+    if not total.outputs[0].shape and all(op.outputs[0].shape == () for op in moves):
+        return True  # one sum of all, a number
     where: list[int | None] = [d for d in range(rank) if d not in total.params["axes"]]
     for op in moves:
         shape = op.outputs[0].shape

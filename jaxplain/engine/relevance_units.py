@@ -6,6 +6,7 @@ a shift or scale by arrays that no layer could take stands apart from the nonlin
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from jaxplain import _jax
 from jaxplain.engine import affine, control
@@ -21,6 +22,7 @@ class RelevanceGrouping(Grouping):
 
     def run(self) -> list[Unit]:
         """The units, each operation that depends on the input in one."""
+        self.sources: set[Value] = set()
         self.variation, self.constants = affine.Variation(self.program), Constants(self.program)
         live_ops = [op for op in self.program.ops if op.outputs and self.live_operands(op)]
         for op in live_ops:
@@ -31,6 +33,7 @@ class RelevanceGrouping(Grouping):
             if op not in self.taken and op.primitive is _jax.SELECT and op.inputs[0] not in self.live:
                 self.add("structural", [op])
         for pattern in patterns(self.program, self.live):
+            self.sources.add(pattern.source)
             last = pattern.ops[-1]
             unit = Unit(pattern.kind, pattern.ops, (pattern.source,), last.outputs, axes=pattern.axes, shared=True)
             self.units.append(unit)
@@ -61,6 +64,10 @@ class RelevanceGrouping(Grouping):
         if op.primitive is _jax.SCATTER:
             return "structural"
         return super().kind_of(op)
+
+    def escapes(self, value: Value, ops: Sequence[Op]) -> bool:
+        """A pattern repeats operations of other units, so they must hand out what it starts from."""
+        return value in self.sources or super().escapes(value, ops)
 
     def single(self, value: Atom) -> bool:
         """Whether one operation uses a value, and nothing outside."""

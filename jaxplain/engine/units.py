@@ -20,6 +20,7 @@ operations. `group` collects them:
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from math import prod
 from typing import Any
 
 from jaxplain import _jax
@@ -82,7 +83,7 @@ class Grouping:
             (user,) = self.users[value]
             if user in self.taken:
                 break
-            if user.primitive in _jax.RESHAPES:
+            if moves_only(user):
                 ops.append(user)
             elif (
                 user.outputs
@@ -169,6 +170,12 @@ class Grouping:
 def group(program: Program, live: set[Value]) -> list[Unit]:
     """The units of a program (not of its bodies), in the order in which they begin."""
     return Grouping(program, live).run()
+
+
+def moves_only(op: Op) -> bool:
+    """Whether an operation gives the same numbers another shape; `x[None]` does, and `x[0]` of a single row."""
+    same = bool(op.outputs) and op.primitive in (_jax.BROADCAST, _jax.SLICE)
+    return op.primitive in _jax.RESHAPES or (same and prod(op.operands[0].shape) == prod(op.outputs[0].shape))
 
 
 def scales(op: Op, live: Value) -> bool:
