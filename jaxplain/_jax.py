@@ -174,7 +174,7 @@ ELEMENTWISE = SUM_OF_TWO | PRODUCT_OF_TWO | MAX_OF_TWO | {
 }  # fmt: skip
 ADD, SUB, MUL, DIV = prim.add_p, prim.sub_p, prim.mul_p, prim.div_p
 EXP, LOG, SQRT, RSQRT, POW = prim.exp_p, prim.log_p, prim.sqrt_p, prim.rsqrt_p, prim.pow_p
-STOP_GRADIENT = prim.stop_gradient_p
+STOP_GRADIENT, ABS, NEG = prim.stop_gradient_p, prim.abs_p, prim.neg_p
 # Their results do not change with small changes of the operand: relevance ends there.
 FLAT = {prim.floor_p, prim.ceil_p, prim.round_p, prim.sign_p, STOP_GRADIENT}
 JIT = prim.jit_p

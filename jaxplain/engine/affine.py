@@ -32,21 +32,13 @@ class Term:
     live: int
     before: tuple[Op, ...]  # from the unit's input to the core, in order
     after: tuple[Op, ...]
+    source: Value  # what the term reads
     sign: int = 1  # -1 where another term has this one subtracted
 
     @property
     def weight(self) -> Atom:
         """The core's constant operand."""
         return self.core.inputs[1 - self.live]
-
-    @property
-    def source(self) -> Value:
-        """The value that the term reads."""
-        first = self.core.inputs[self.live]
-        for op in reversed(self.before):
-            first = next(v for v in op.operands if same_line(op, v))
-        assert isinstance(first, Value)
-        return first
 
     def fed(self, u: Array, weight: Array, read: Read, mode: str) -> Array:
         """The term's result for an input; `mode` as in `along`."""
@@ -145,11 +137,6 @@ class _Opposed(Affine):
 def is_move(op: Op) -> bool:
     """Whether an operation of a chain changes no number."""
     return moves_only(op)
-
-
-def same_line(op: Op, value: Value) -> bool:
-    """Whether `value` can be the operand that a chain runs through."""
-    return is_move(op) or value.shape == op.outputs[0].shape
 
 
 def along(ops: Iterable[Op], start: Value, u: Array, read: Read, mode: str) -> Array:

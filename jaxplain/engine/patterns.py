@@ -55,6 +55,8 @@ def patterns(program: Program, live: set[Value]) -> Iterator[Pattern]:
     for op in program.ops:
         if op.primitive in (_jax.DIV, _jax.MUL):
             found = softmax(graph, op)
+        elif op.primitive is _jax.EXP:
+            found = softmax_of_logs(graph, op)
         elif op.primitive is _jax.SUB:
             found = centring(graph, op)
         else:
@@ -81,9 +83,7 @@ def softmax(graph: Graph, last: Op) -> Pattern | None:
     mask = graph.made_by(total.inputs[0], {_jax.SELECT})  # softmax(where=mask)
     if total.inputs[0] is not top and (mask is None or mask.inputs[0] in graph.live or top not in mask.inputs):
         return None
-    shifted = graph.made_by(source, {_jax.SUB})
-    if shifted is not None and set(axes) <= same_along(graph, shifted.inputs[1]):
-        source = shifted.inputs[0]  # no shift changes a softmax, whatever it was computed from
+    source = unshifted(graph, source, axes)
     if not isinstance(source, Value) or source not in graph.live:
         return None
     if total.inputs[0] is not top:
@@ -91,7 +91,46 @@ def softmax(graph: Graph, last: Op) -> Pattern | None:
         hidden = graph.made_by(source, {_jax.SELECT})
         if mask is None or hidden is None or hidden.inputs[0] is not mask.inputs[0]:
             return None
-    return Pattern("softmax", (power, total, *moves, last), source, axes)
+    return Pattern("softmax", (last,), source, axes) if source.shape == last.outputs[0].shape else None
+
+
+def unshifted(graph: Graph, atom: Atom, axes: tuple[int, ...]) -> Atom:
+    """X of x - m, with m the same along the axes: no shift changes a softmax, whatever it was computed from."""
+    shifted = graph.made_by(atom, {_jax.SUB})
+    constant = shifted is not None and set(axes) <= same_along(graph, shifted.inputs[1])
+    return shifted.inputs[0] if shifted is not None and constant else atom
+
+
+def softmax_of_logs(graph: Graph, last: Op) -> Pattern | None:
+    """exp(u - log sum exp u), with the sum taken of exp(u - m) and m added to its logarithm, or not."""
+    less = graph.made_by(last.inputs[0], {_jax.SUB})
+    if less is None:
+        return None
+    u, bottom = less.inputs
+    below, moves = graph.behind_moves(bottom)
+    added = graph.made_by(below, {_jax.ADD})
+    below, more = graph.behind_moves(below if added is None else added.inputs[0])
+    logarithm = graph.made_by(below, {_jax.LOG})
+    if logarithm is None:
+        return None
+    below, inner = graph.behind_moves(logarithm.inputs[0], {_jax.ABS})
+    total = graph.made_by(below, {_jax.REDUCE_SUM})
+    power = None if total is None else graph.made_by(total.inputs[0], {_jax.EXP})
+    if total is None or power is None or not is_along((*inner, *more, *moves), total):
+        return None
+    summed, axes = power.inputs[0], tuple(total.params["axes"])
+    if added is not None:
+        shifted = graph.made_by(summed, {_jax.SUB})
+        if shifted is None:
+            return None
+        taken, given = (graph.behind_moves(v)[0] for v in (shifted.inputs[1], added.inputs[1]))
+        if taken is not given:
+            return None
+        summed = shifted.inputs[0]
+    source = unshifted(graph, u, axes)
+    if summed is not u or not isinstance(source, Value) or source not in graph.live:
+        return None
+    return Pattern("softmax", (last,), source, axes) if source.shape == last.outputs[0].shape else None
 
 
 def same_along(graph: Graph, atom: Atom) -> set[int]:
@@ -184,6 +223,27 @@ def is_statistic(graph: Graph, atom: Atom) -> bool:
         return False
 
     return look(atom) and reduced
+
+
+def of_the_same(graph: Graph, statistic: Atom, other: Atom) -> bool:
+    """Whether a statistic was taken of values that the other factor is computed from."""
+    through = _jax.ELEMENTWISE | MOVES | STATISTICS
+    return not above(graph, statistic, through).isdisjoint(above(graph, other, None))
+
+
+def above(graph: Graph, atom: Atom, through: Set[Any] | None) -> set[Value]:
+    """The live values that one is computed from, itself included, up through some operations (None: all)."""
+    found: set[Value] = set()
+    todo = [atom]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, Literal) or value in found or value not in graph.live:
+            continue
+        found.add(value)
+        op = graph.maker.get(value)
+        if op is not None and (through is None or op.primitive in through or op.primitive in _jax.CUSTOM):
+            todo += op.inputs
+    return found
 
 
 STATISTICS = {_jax.REDUCE_SUM, _jax.REDUCE_MAX, _jax.WINDOW_SUM}

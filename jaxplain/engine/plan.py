@@ -28,13 +28,34 @@ def carrying(program: Program, live: Iterable[Value]) -> set[Value]:
     found = set(live)
     for op in program.ops:
         if op.primitive not in _jax.FLAT and not found.isdisjoint(op.operands):
-            found.update(v for v in op.outputs if v.is_float)
+            found.update(v for v in results_reached(op, found, carrying) if v.is_float)
     return found
 
 
 def depending(program: Program, live: Iterable[Value]) -> set[Value]:
     """Every value that depends on the live inputs at all: what a difference from a reference can reach."""
-    return program.dependent(live)
+    found = set(live)
+    for op in program.ops:
+        if not found.isdisjoint(op.operands):
+            found.update(results_reached(op, found, depending))
+    return found
+
+
+def results_reached(op: Op, found: set[Value], reach: Reach) -> list[Value]:
+    """The results of an operation that what is found reaches: of a scan, remat or cond, not all may be."""
+    if op.primitive not in (_jax.SCAN, _jax.REMAT, _jax.COND) or not op.bodies:
+        return list(op.outputs)
+    if op.primitive is _jax.COND and op.inputs[0] in found:
+        return list(op.outputs)
+    flags = [False] * len(op.outputs)
+    for body, marked in zip(op.bodies, body_inputs(op, found, reach), strict=True):
+        inside = reach(body, marked)
+        flags = [on or v in inside for on, v in zip(flags, body.outputs, strict=True)]
+        if op.primitive is _jax.SCAN:
+            consts, carries = _jax.scan_counts(op.params, len(op.inputs))
+            for k in range(carries):
+                flags[k] = flags[k] or body.inputs[consts + k] in marked
+    return [v for v, on in zip(op.outputs, flags, strict=True) if on]
 
 
 @dataclasses.dataclass(eq=False)
@@ -81,9 +102,9 @@ def make_plan(program: Program, live: Iterable[Value], reach: Reach = carrying) 
 def plan_of(program: Program, live: set[Value], reach: Reach) -> Plan:
     """The plan of a program or of a body, its ends not yet marked."""
     program = spelled_out(opened(program, live), reach)
-    dependent = program.dependent(live)
+    dependent = depending(program, live)
     reached = reach(program, live)
-    units = RelevanceGrouping(program, live).run()
+    units = RelevanceGrouping(program, dependent).run()
     # A pattern repeats operations that others may need, too: only its last one is its own.
     owned = {op for unit in units for op in (unit.ops[-1:] if unit.shared else unit.ops)}
     steps: list[Unit | Op] = [*units, *(op for op in program.ops if op not in owned)]
@@ -115,6 +136,8 @@ def operands(step: "Unit | Op") -> list[Value]:
     """All values that a step reads, constants of the program too."""
     if isinstance(step, Op):
         return list(step.operands)
+    if step.kind == "softmax" and step.axes:
+        return list(step.inputs)  # it is computed from what it starts from alone
     made = {v for op in step.ops for v in op.outputs}
     return list(dict.fromkeys([*step.inputs, *(v for op in step.ops for v in op.operands if v not in made)]))
 

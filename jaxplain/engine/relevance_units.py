@@ -13,12 +13,16 @@ from jaxplain.engine import affine, control
 from jaxplain.engine.affine import Layout, Term
 from jaxplain.engine.patterns import patterns
 from jaxplain.engine.rectifiers import Constants
-from jaxplain.engine.trace import Atom, Op, Value
+from jaxplain.engine.trace import Atom, Op, Program, Value
 from jaxplain.engine.units import Grouping, Unit, is_elementwise, scales, shifts_or_scales
 
 
 class RelevanceGrouping(Grouping):
     """One pass over a program, like its parent's; see the module for how the units differ."""
+
+    def __init__(self, program: Program, dependent: set[Value]):
+        super().__init__(program, set())
+        self.live = dependent
 
     def run(self) -> list[Unit]:
         """The units, each operation that depends on the input in one."""
@@ -104,11 +108,14 @@ class RelevanceGrouping(Grouping):
             if op.primitive in (_jax.CONV, _jax.DOT) and len(self.live_operands(op)) == 1:
                 live = 0 if op.inputs[0] in self.live else 1
                 before, after = self.before(op, live), self.after(op, live)
-                term = Term(op, live, tuple(before), tuple(after))
+                (source,) = self.live_operands(before[0]) if before else (op.inputs[live],)
+                term = Term(op, live, tuple(before), tuple(after), source)
                 ops = [*before, op, *after]
                 layouts[ops[-1].outputs[0]] = (op, Layout((term,), ops[-1].outputs[0]), ops)
                 self.taken.update((o, "affine") for o in ops)
-            elif op.primitive in (_jax.ADD, _jax.SUB) and all(v in layouts for v in op.inputs):
+        for op in live_ops:
+            adds = op.primitive in (_jax.ADD, _jax.SUB) and op not in self.taken
+            if adds and all(v in layouts for v in op.inputs):
                 self.join(op, layouts)
         for op, layout, ops in layouts.values():
             order = {o: k for k, o in enumerate(self.program.ops)}
@@ -124,8 +131,10 @@ class RelevanceGrouping(Grouping):
         if left is right or not (dense and shifted and self.single(left) and self.single(right)):
             return
         total = op.outputs[0]
-        tail = self.chain(op, lambda user, v: user.primitive in _jax.SUM_OF_TWO and user.inputs[0] is v)[1:]
-        if not self.feeds_activation(tail[-1].outputs[0] if tail else total):
+        tail = self.chain(
+            op, lambda user, v: user.primitive is _jax.ADD or (user.primitive is _jax.SUB and user.inputs[0] is v)
+        )[1:]
+        if not self.feeds_activation(tail[-1].outputs[0] if tail else total, layouts):
             return
         minus = -1 if op.primitive is _jax.SUB else 1
         second = [dataclasses.replace(t, sign=minus * t.sign) for t in parts[1][1].terms]
@@ -139,14 +148,19 @@ class RelevanceGrouping(Grouping):
         layouts[ops[-1].outputs[0]] = (parts[0][0], layout, ops)
         self.taken.update((o, "affine") for o in ops)
 
-    def feeds_activation(self, value: Value) -> bool:
-        """Whether a value goes, perhaps in pieces, into nothing but nonlinearities."""
+    def feeds_activation(self, value: Value, layouts) -> bool:
+        """Whether a value goes, perhaps in pieces or with another layer added, into nothing but nonlinearities."""
         users = self.users.get(value, ())
         if not users or value in self.program.outputs:
             return False
         for user in users:
             if user.primitive in _jax.STRUCTURAL:
-                if not all(self.feeds_activation(v) for v in user.outputs):
+                if not all(self.feeds_activation(v, layouts) for v in user.outputs):
+                    return False
+            elif user.primitive in (_jax.ADD, _jax.SUB) and any(
+                v in layouts for v in user.inputs if v is not value
+            ):
+                if not self.feeds_activation(user.outputs[0], layouts):
                     return False
             elif not is_elementwise(user) or len(set(self.live_operands(user))) > 1:
                 return False
@@ -197,7 +211,11 @@ class RelevanceGrouping(Grouping):
             passed[:] = self.moves_between(core, value)
             return folds(op, value)
 
-        return self.chain(core, accept)[1:]
+        found = self.chain(core, accept)[1:]
+        # A negation at the end is the nonlinearity's: -min(-z, 0) is a ReLU of z.
+        while found and (found[-1].primitive is _jax.NEG or affine.is_move(found[-1])):
+            found.pop()
+        return found
 
     def moves_between(self, core: Op, value: Value) -> list[Op]:
         """The moves from a core's result to a value of its chain."""

@@ -31,13 +31,14 @@ def nonnegative(plan: Plan) -> set[Value]:
         return number is not None and bool(np.asarray(number) >= 0)
 
     for op in program.ops:
+        floats = [v for v in op.inputs if is_float(v)]
         if op.primitive in ALWAYS or is_even_power(op) or (op.primitive in _jax.CUSTOM and rectifies(op)):
             found.update(op.outputs)
         elif op.primitive is _jax.MAX:
             found.update(op.outputs if any(map(is_known, op.inputs)) else ())
         elif (
-            (op.primitive in KEEPS and all(is_known(v) for v in op.inputs if is_float(v)))
-            or (op.primitive in TOGETHER and all(is_known(v) for v in op.inputs if is_float(v)))
+            # Indices and predicates are no floats; a cast from integers has no float at all, and tells nothing.
+            (op.primitive in KEEPS | TOGETHER and floats and all(map(is_known, floats)))
             or (op.primitive is _jax.CLAMP and is_known(op.inputs[0]))
             or (op.primitive is _jax.SELECT and any(rectified(plan, constants, v) for v in op.outputs))
         ):

@@ -103,8 +103,6 @@ class Differences:
                 function, aux = (lambda xs, aux: op.run(xs)), ()
             case "softmax" if unit.axes:
                 multiply = through_softmax(unit.axes)
-                axes = unit.axes
-                function, aux = (lambda xs, aux: [jax.nn.softmax(xs[0], axis=axes)]), ()
             case _:
                 raise unsupported(unit, "DeepLIFT")
         xs, refs = tuple(p.x for p in pairs), tuple(p.ref for p in pairs)

@@ -22,7 +22,7 @@ from jaxplain._errors import UnsupportedOperation
 from jaxplain.engine import signs
 from jaxplain.engine.affine import Affine
 from jaxplain.engine.flow import function_of, override
-from jaxplain.engine.patterns import is_statistic
+from jaxplain.engine.patterns import is_statistic, of_the_same
 from jaxplain.engine.plan import Plan
 from jaxplain.engine.trace import Atom, Literal, Op, Value
 from jaxplain.engine.units import Unit
@@ -74,7 +74,7 @@ class Propagation:
         """Whether a unit gives each input relevance in proportion to its value."""
         if unit.layout is not None:
             return self.rules.rule_of(self.view(unit, plan)).proportional
-        return unit.kind in ("sum", "scale")
+        return unit.kind in ("sum", "scale") and not is_shift_of_one(unit, plan)
 
     def unit(self, unit: Unit, plan: Plan, read: Read) -> Sequence[Array]:
         carried = plan.carried(unit)
@@ -85,7 +85,7 @@ class Propagation:
         if unit.layout is not None:
             return [self.affine(unit, plan, read)]
         match unit.kind:
-            case "sum" | "scale" if len(carried) == 1 and len(unit.inputs) > 1 and is_shift(unit):
+            case "sum" | "scale" if is_shift_of_one(unit, plan):
                 return self.passed(unit, plan, read)  # the rest is behind stop_gradient: a shift by no one's share
             case "sum" | "scale":
                 return self.linear(unit, plan, read)
@@ -151,12 +151,6 @@ class Propagation:
         """The first-order expansion of the softmax at x, or nothing."""
         detached = self.rules.softmax == "detach" and feeds_products(plan, unit)
         forward, xs, aux = split_function(unit, plan, read)
-        if unit.axes:
-
-            def forward(xs, aux):
-                return [jax.nn.softmax(xs[0], axis=unit.axes)]
-
-            aux = ()
 
         def backward(xs, aux, ys, relevance):
             if detached:
@@ -200,7 +194,7 @@ class Propagation:
             return carries
         detach = self.rules.normalisation == "detach"
         if op.primitive is _jax.DIV:
-            if not is_statistic(plan.graph, op.inputs[1]):
+            if not (is_statistic(plan.graph, op.inputs[1]) and of_the_same(plan.graph, *op.inputs[::-1])):
                 raise UnsupportedOperation(
                     f"div at {op.place} divides by a value that depends on the explained input and is no "
                     "statistic of it, so what share the divisor takes is not defined; declare the function around "
@@ -217,7 +211,11 @@ class Propagation:
             if any(weights) and not all(weights):
                 return [not w for w in weights]
         if op.primitive is _jax.MUL:
-            scales = [is_statistic(plan.graph, v) and inverts(plan, v) for v in op.inputs]
+            pairs = zip(op.inputs, op.inputs[::-1], strict=True)
+            scales = [
+                is_statistic(plan.graph, v) and inverts(plan, v) and of_the_same(plan.graph, v, w)
+                for v, w in pairs
+            ]
             if detach and any(scales) and not all(scales):
                 return [not s for s in scales]
             left, right = (signs.gate_strength(plan, v) for v in op.inputs)
@@ -265,9 +263,10 @@ def moved_on(plan: Plan, values: Sequence[Value]) -> list[Value]:
     return found
 
 
-def is_shift(unit: Unit) -> bool:
-    """Whether a unit adds or subtracts two values."""
-    return unit.ops[0].primitive in _jax.SUM_OF_TWO
+def is_shift_of_one(unit: Unit, plan: Plan) -> bool:
+    """Whether a unit adds, to one value that carries relevance, another that depends on x but carries none."""
+    alone = len(plan.carried(unit)) == 1 and len(unit.inputs) > 1
+    return alone and unit.ops[0].primitive in _jax.SUM_OF_TWO
 
 
 def feeds_products(plan: Plan, unit: Unit) -> bool:
@@ -294,9 +293,6 @@ def is_softmax(plan: Plan, atom: Atom) -> bool:
     return unit is not None and unit.kind == "softmax"
 
 
-INVERSE = {_jax.RSQRT, _jax.DIV, _jax.POW, _jax.INTEGER_POW}
-
-
 def inverts(plan: Plan, atom: Atom) -> bool:
     """Whether a statistic was turned upside down on the way: a scale to normalise by, not the norm itself."""
     while isinstance(atom, Value):
@@ -304,11 +300,15 @@ def inverts(plan: Plan, atom: Atom) -> bool:
         op = plan.graph.maker.get(atom) if isinstance(atom, Value) else None
         if op is None or op.primitive not in _jax.ELEMENTWISE:
             return False
-        if op.primitive in INVERSE:
-            return True
         moving = [v for v in op.operands if v in plan.graph.live]
         if len(moving) != 1:
             return False
+        if op.primitive is _jax.RSQRT or (op.primitive is _jax.DIV and op.inputs[1] is moving[0]):
+            return True
+        if op.primitive is _jax.INTEGER_POW and op.params["y"] < 0:
+            return True
+        if op.primitive is _jax.POW and isinstance(op.inputs[1], Literal) and op.inputs[1].value < 0:
+            return True
         atom = moving[0]
     return False
 

@@ -37,10 +37,7 @@ CORE = (
     "lrp_epsilon_gamma_box",
     "lrp_alpha2_beta1",
     "lrp_w_square_first",
-    "lrp_epsilon_plus_flat",
-    "deep_taylor",
     "reveal_cancel",
-    "guided_backprop",
 )
 
 
