@@ -1,0 +1,94 @@
+"""Functions in which one unit could be taken for another: what a review found, against a plain spelling."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxplain as jxp
+
+R = jxp.rules
+relu = jax.nn.relu
+_rng = np.random.default_rng(0)
+W, U, T, X, V = (_rng.normal(size=shape) for shape in ((4, 4), (4, 4), (4, 4), 4, 4))
+WIDE = _rng.normal(size=(4, 8))
+
+
+def rematted(x):
+    h, w = jax.checkpoint(lambda x, w: (relu(U @ x), 1.0 * w))(x, jnp.asarray(W))
+    return (w @ h) @ V
+
+
+def branched(x):
+    yes = lambda x: (relu(U @ x), jnp.asarray(W))
+    h, w = jax.lax.cond(jnp.asarray(True), yes, lambda x: (x, 2 * jnp.asarray(W)), x)
+    return (w @ h) @ V
+
+
+def looped(x):
+    step = lambda c, w: (relu(U @ c), 1.0 * w)
+    c, ws = jax.lax.scan(step, x, jnp.asarray(W)[None])
+    return (ws[0] @ c) @ V
+
+
+def plain(x):
+    return (W @ relu(U @ x)) @ V
+
+
+@pytest.mark.parametrize("f", [rematted, branched, looped])
+def test_a_constant_that_leaves_control_flow_is_a_weight(f):
+    x = jnp.asarray(X)
+    for method in (lambda f: jxp.lrp(f, R.z_plus()), jxp.deep_lift):
+        np.testing.assert_allclose(method(f)(x), method(plain)(x), rtol=1e-10)
+
+
+def test_derivative_by_a_weight_that_leaves_a_remat():
+    def f(x, w):
+        h, v = jax.checkpoint(lambda x, w: (relu(U @ x), w * jnp.tanh(w)))(x, w)
+        return (jnp.tanh(2 * v) @ h) @ V
+
+    loss = lambda w: jnp.square(jxp.lrp(f, R.epsilon(0.01))(jnp.asarray(X), w)).sum()
+    w, along, step = jnp.asarray(W), jnp.asarray(T), 1e-6
+    slope = (loss(w + step * along) - loss(w - step * along)) / (2 * step)
+    np.testing.assert_allclose((jax.grad(loss)(w) * along).sum(), slope, rtol=1e-6)
+    np.testing.assert_allclose(jax.jvp(loss, (w,), (along,))[1], slope, rtol=1e-6)
+
+
+def test_a_mean_that_multiplies_is_a_factor_and_no_normaliser():
+    x = jnp.abs(jnp.asarray(X))
+    mean = lambda x: (relu(x[:2]) * relu(x[2:]).mean()) @ V[:2]
+    total = lambda x: (relu(x[:2]) * relu(x[2:]).sum()) @ V[:2] / 2
+    got, want = (jxp.lrp(f, R.epsilon(0.0))(x) for f in (mean, total))
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+    assert float(jnp.abs(got[2:]).min()) > 0
+    with pytest.raises(jxp.UnsupportedOperation, match="is no statistic of it"):
+        jxp.lrp(lambda x: (relu(x[:2]) / (1 + relu(x[2:]).sum())).sum())(x)
+
+
+def test_a_cast_from_integers_may_be_negative():
+    f = lambda x, k: V @ relu(WIDE @ jnp.concatenate([relu(W @ x), k.astype(x.dtype)]))
+    x, k = jnp.asarray(X), jnp.array([-3, 2, -1, 4])
+    np.testing.assert_allclose(jxp.lrp(f, R.z_plus())(x, k), jxp.lrp(f, R.z_plus())(x, k.astype(float)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("rule", [R.z_plus(), R.w_square(), R.gamma(0.5)], ids=lambda r: type(r).__name__)
+def test_constants_may_be_written_first(rule):
+    x, s = jnp.asarray(X), jnp.asarray(V)
+    explain = lambda f: jxp.lrp(f, rule)(x)
+    np.testing.assert_allclose(
+        explain(lambda x: relu((s * x) @ W).sum()), explain(lambda x: relu((x * s) @ W).sum())
+    )
+    late, early = (lambda x: relu((s - x) @ W).sum()), (lambda x: relu((-x + s) @ W).sum())
+    np.testing.assert_allclose(explain(late), explain(early), rtol=1e-10)
+
+
+@pytest.mark.parametrize("bias_first", [True, False])
+def test_sums_of_several_layers_are_one(bias_first):
+    weights, b, x = jnp.concatenate([W, U, T], 1), jnp.asarray(V), jnp.asarray(_rng.normal(size=12))
+
+    def apart(x):
+        z = W @ x[:4] + U @ x[4:8] + T @ x[8:]
+        return jnp.tanh(b + z if bias_first else z + b) @ V
+
+    want = jxp.lrp(lambda x: jnp.tanh(weights @ x + b) @ V, R.z_plus())(x)
+    np.testing.assert_allclose(jxp.lrp(apart, R.z_plus())(x), want, rtol=1e-10)
