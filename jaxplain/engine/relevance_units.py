@@ -109,6 +109,7 @@ class RelevanceGrouping(Grouping):
                 live = 0 if op.inputs[0] in self.live else 1
                 before, after = self.before(op, live), self.after(op, live)
                 (source,) = self.live_operands(before[0]) if before else (op.inputs[live],)
+                assert isinstance(source, Value)
                 term = Term(op, live, tuple(before), tuple(after), source)
                 ops = [*before, op, *after]
                 layouts[ops[-1].outputs[0]] = (op, Layout((term,), ops[-1].outputs[0]), ops)
@@ -212,9 +213,11 @@ class RelevanceGrouping(Grouping):
             return folds(op, value)
 
         found = self.chain(core, accept)[1:]
-        # A negation at the end is the nonlinearity's: -min(-z, 0) is a ReLU of z.
-        while found and (found[-1].primitive is _jax.NEG or affine.is_move(found[-1])):
-            found.pop()
+        end = found[-1].outputs[0] if found else core.outputs[0]
+        # A negation ahead of a nonlinearity is the nonlinearity's: -min(-z, 0) is a ReLU of z.
+        if end not in self.program.outputs and all(map(is_elementwise, self.users.get(end, ()))):
+            while found and (found[-1].primitive is _jax.NEG or affine.is_move(found[-1])):
+                found.pop()
         return found
 
     def moves_between(self, core: Op, value: Value) -> list[Op]:

@@ -68,7 +68,9 @@ def test_a_mean_that_multiplies_is_a_factor_and_no_normaliser():
 def test_a_cast_from_integers_may_be_negative():
     f = lambda x, k: V @ relu(WIDE @ jnp.concatenate([relu(W @ x), k.astype(x.dtype)]))
     x, k = jnp.asarray(X), jnp.array([-3, 2, -1, 4])
-    np.testing.assert_allclose(jxp.lrp(f, R.z_plus())(x, k), jxp.lrp(f, R.z_plus())(x, k.astype(float)), rtol=1e-12)
+    np.testing.assert_allclose(
+        jxp.lrp(f, R.z_plus())(x, k), jxp.lrp(f, R.z_plus())(x, k.astype(float)), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("rule", [R.z_plus(), R.w_square(), R.gamma(0.5)], ids=lambda r: type(r).__name__)
