@@ -97,10 +97,13 @@ def coverage(
     def explain(*args, **kwargs):
         traced = trace(f, args, kwargs, argnums=argnums, params=params, scalar=True)
         plan, policy = planned(traced, table)
-        found = [(p, unit) for p, unit in plan.units() if p.carried(unit)]
+        found: dict[Unit, list[Plan]] = {}  # a unit in a scan is in one plan for each phase of the scan
+        for p, unit in plan.units():
+            if p.carried(unit):
+                found.setdefault(unit, []).append(p)
         dtype = jnp.result_type(float)
         taps: dict[Any, jax.Array] = {}
-        for p, unit in found:
+        for unit, (p, *_) in found.items():
             taps |= {v: jnp.zeros((), dtype) for v in unit.outputs if v in p.reached}
             taps |= {(unit, k): jnp.zeros((), dtype) for k, v in enumerate(unit.inputs) if v in p.reached}
         taps |= {v: jnp.zeros((), dtype) for v in traced.live}
@@ -117,21 +120,23 @@ def coverage(
 
         start, sums = flows(list(taps.values()), traced.args)
         arrived = {key: float(value) for key, value in zip(keys, sums, strict=True)}
-        rows = CoverageTable(row(p, unit, policy, arrived) for p, unit in reversed(found))
+        rows = CoverageTable(row(plans, unit, policy, arrived) for unit, plans in reversed(found.items()))
         rows.start, rows.end = float(start), sum(arrived[v] for v in traced.live)
         return rows
 
     return explain
 
 
-def row(plan: Plan, unit: Unit, policy: Propagation, arrived: dict[Any, float]) -> CoverageRow:
+def row(plans: Sequence[Plan], unit: Unit, policy: Propagation, arrived: dict[Any, float]) -> CoverageRow:
     """The row of one unit."""
+    plan = plans[0]
     came = sum(arrived[v] for v in unit.outputs if v in plan.reached)
     went = sum(arrived[unit, k] for k, v in enumerate(unit.inputs) if v in plan.reached)
     view = policy.view(unit, plan)
     names = ", ".join(view.names[:1])
     place = f"{names} {view.place}" if names else view.place
-    return CoverageRow(place, unit.kind, rule_name(plan, unit, policy), came, went, came - went)
+    rules = dict.fromkeys(rule_name(p, unit, policy) for p in plans)
+    return CoverageRow(place, unit.kind, ", ".join(rules), came, went, came - went)
 
 
 def rule_name(plan: Plan, unit: Unit, policy: Propagation) -> str:

@@ -56,11 +56,24 @@ class Term:
             out, back = jax.vjp(lambda u: along(self.after, raw, u, read, "scales"), ones)
             (scale,) = back(_jax.varying_like(jnp.ones(out.shape, out.dtype), like))
             weight = weight * spread_over(weight, scale, axes_after(self.core, self.live))
-        if any(not is_move(op) for op in self.before):
+        if not all(map(is_move_ahead, self.before)):
             ones = _jax.varying_like(jnp.ones(self.source.shape, self.source.dtype), like)
             scale = along(self.before, self.source, ones, read, "scales")
-            weight = weight * spread_over(weight, scale, axes_before(self.core, self.live))
+            weight = weight * self.scale_before(weight, scale)
         return -weight if self.sign < 0 else weight
+
+    def scale_before(self, weight: Array, scale: Array) -> Array:
+        """A scale of the core's operand as one of its weight."""
+        groups = self.core.params.get("feature_group_count", 1)
+        if groups == 1:
+            return spread_over(weight, scale, axes_before(self.core, self.live))
+        # The weight's input axis counts the channels of one group; its outputs come group by group.
+        numbers = self.core.params["dimension_numbers"]
+        out, into = numbers.rhs_spec[:2]
+        channel = numbers.lhs_spec[1]
+        row = scale[tuple(slice(None) if d == channel else 0 for d in range(scale.ndim))]
+        table = jnp.repeat(row.reshape(groups, -1), weight.shape[out] // groups, axis=0)
+        return spread_over(weight, table, {0: out, 1: into})
 
     def at_zero(self, read: Read, like: Array) -> Array:
         """What the term adds to the bias."""
@@ -139,12 +152,20 @@ def is_move(op: Op) -> bool:
     return moves_only(op)
 
 
+def is_move_ahead(op: Op) -> bool:
+    """The same, ahead of a core, where no padding is found but with zeros."""
+    return is_move(op) or op.primitive is _jax.PAD
+
+
 def along(ops: Iterable[Op], start: Value, u: Array, read: Read, mode: str) -> Array:
     """Follow a chain from `start`: "all" of it, its "scales" without the shifts, or its "moves" alone."""
     at = start
     for op in ops:
         shift = op.primitive in _jax.SUM_OF_TWO
-        if mode == "all" or is_move(op) or (mode == "scales" and not shift):
+        if mode == "scales" and op.primitive is _jax.PAD:
+            # Zeros in any scale: let it be that of their neighbours.
+            u = jnp.pad(u, [pair[:2] for pair in op.params["padding_config"]], mode="edge")
+        elif mode == "all" or is_move_ahead(op) or (mode == "scales" and not shift):
             u = op.run([u if v is at else read(v) for v in op.inputs])[0]
         elif mode == "scales" and op.primitive is _jax.SUB and op.inputs[1] is at:
             u = -u
@@ -179,14 +200,10 @@ def axes_after(core: Op, live: int) -> dict[int, int]:
 def axes_before(core: Op, live: int) -> dict[int, int]:
     """The same for the axes of the core's explained operand."""
     if core.primitive is _jax.CONV:
-        numbers, groups = core.params["dimension_numbers"], core.params["feature_group_count"]
+        numbers = core.params["dimension_numbers"]
         if live != 0 or core.params["batch_group_count"] != 1:
             return {}
-        (channels,), out = {atom_shape(core.inputs[0])[numbers.lhs_spec[1]]}, numbers.rhs_spec[0]
-        if groups == 1:
-            return {numbers.lhs_spec[1]: numbers.rhs_spec[1]}
-        depthwise = groups == channels == atom_shape(core.inputs[1])[out]
-        return {numbers.lhs_spec[1]: out} if depthwise else {}
+        return {numbers.lhs_spec[1]: numbers.rhs_spec[1]}  # of a group; see `Term.scale_before`
     contract, batch = core.params["dimension_numbers"]
     return dict(zip((*contract[live], *batch[live]), (*contract[1 - live], *batch[1 - live]), strict=True))
 
@@ -224,7 +241,7 @@ def moved(op: Op, axes: set[int], *, back: bool = False) -> set[int]:
     if op.primitive is _jax.TRANSPOSE:
         order = op.params["permutation"]
         return {order[d] for d in axes} if back else {order.index(d) for d in axes}
-    if source == target:
+    if source == target or op.primitive is _jax.PAD:
         return set(axes)
     return regrouped(target, source, axes) if back else regrouped(source, target, axes)
 

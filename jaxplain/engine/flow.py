@@ -41,6 +41,10 @@ class Policy(Protocol):
         """A unit's outputs."""
         ...
 
+    def alike(self, one: Plan, other: Plan) -> bool:
+        """Whether two copies of a plan, which differ in their first and last units, are run the same."""
+        ...
+
 
 def run(plan: Plan, policy: Policy, inputs: Sequence[Carrier], taps: Taps | None = None) -> list[Carrier]:
     """The outputs of a plan.
@@ -65,7 +69,7 @@ def run(plan: Plan, policy: Policy, inputs: Sequence[Carrier], taps: Taps | None
         else:
             tapped = {v: taps[step, k] for k, v in enumerate(step.inputs) if (step, k) in taps}
             inside = tapping(policy, read, tapped) if tapped else read
-            entered = next((op for op in step.ops if op in plan.inner), None)
+            entered = plan.entered(step)
             if entered is not None:
                 all_results = zip(entered.outputs, enter(entered, plan, policy, inside, taps), strict=True)
                 results = [result for v, result in all_results if v in step.outputs]
@@ -107,7 +111,7 @@ def enter(op: Op, plan: Plan, policy: Policy, read: Callable[[Atom], Carrier], t
             return run_branch
 
         return list(jax.lax.switch(read(outer[0]), [branch(body) for body in bodies], *given))
-    (body,) = bodies
+    body = bodies[0]
     flags = [v in body.reached for v in body.program.inputs]
     given = lifted([read(v) for v in outer], flags)
     ends = [v in plan.reached for v in op.outputs]
@@ -119,21 +123,42 @@ def enter(op: Op, plan: Plan, policy: Policy, read: Callable[[Atom], Carrier], t
         options = {k: op.params[k] for k in ("policy", "prevent_cse")}
         return jax.checkpoint(run_remat, **options)(given)
     num_consts, num_carry = _jax.scan_counts(op.params, len(outer))
-    consts, init, xs = split(given, num_consts, num_carry)
+    consts, carry, xs = split(given, num_consts, num_carry)
     ends = [*flags[num_consts : num_consts + num_carry], *ends[num_carry:]]
     here = [v for v in taps if isinstance(v, Value) and jnp.ndim(taps[v]) > 0 and v in values_of(body)]
+    rows = (xs, [taps[v] for v in here])
+    params = {k: op.params[k] for k in ("reverse", "unroll")}
+    pieces, done, length = [], 0, op.params["length"]
+    for rounds, phase in phases_of(plan, op, policy):
 
-    def step(carry, item):
-        x, slices = item
-        known = {**taps, **dict(zip(here, slices, strict=True))}
-        outputs = settled(policy, run(body, policy, [*consts, *carry, *x], known), ends)
-        return outputs[:num_carry], outputs[num_carry:]
+        def step(carry, item, phase=phase):
+            x, slices = item
+            known = {**taps, **dict(zip(here, slices, strict=True))}
+            outputs = settled(policy, run(phase, policy, [*consts, *carry, *x], known), ends)
+            return outputs[:num_carry], outputs[num_carry:]
 
-    params = {k: op.params[k] for k in ("length", "reverse", "unroll")}
-    carry, ys = jax.lax.scan(step, init, (xs, [taps[v] for v in here]), **params)
+        begin = length - done - rounds if params["reverse"] else done
+        part = rows if rounds == length else jax.tree.map(lambda a: a[begin : begin + rounds], rows)
+        carry, ys = jax.lax.scan(step, carry, part, length=rounds, **params)
+        pieces.append(ys)
+        done += rounds
+    if params["reverse"]:
+        pieces.reverse()
+    ys = pieces[0] if len(pieces) == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
     results = [*carry, *ys]
     # A carry is lifted where the body makes it depend on the input; outside, all results of the scan are.
     return [policy.lift(c) if v in plan.reached else c for v, c in zip(op.outputs, results, strict=True)]
+
+
+def phases_of(plan: Plan, op: Op, policy: Policy) -> list[tuple[int, Plan]]:
+    """A scan's rounds, and the plan that runs them: neighbours that the policy treats alike are one phase."""
+    phases: list[tuple[int, Plan]] = []
+    for rounds, body in zip(plan.rounds[op], plan.inner[op], strict=True):
+        if phases and policy.alike(phases[-1][1], body):
+            phases[-1] = (phases[-1][0] + rounds, body)
+        else:
+            phases.append((rounds, body))
+    return phases
 
 
 def settled(policy: Policy, outputs: list[Carrier], ends: Sequence[bool]) -> list[Carrier]:

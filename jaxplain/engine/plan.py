@@ -6,19 +6,16 @@ relevance, which are never negative, which affine units are first or last.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from graphlib import TopologicalSorter
 from itertools import repeat
-
-import jax
-import jax.numpy as jnp
 
 from jaxplain import _jax
 from jaxplain.engine.patterns import Graph
 from jaxplain.engine.relevance_units import RelevanceGrouping
+from jaxplain.engine.rewrites import opened, spelled_out
 from jaxplain.engine.trace import Atom, Op, Program, Value
-from jaxplain.engine.units import Unit, body_inputs, is_elementwise
+from jaxplain.engine.units import Unit, body_inputs
 
 Reach = Callable[[Program, Iterable[Value]], set[Value]]
 
@@ -62,8 +59,9 @@ def results_reached(op: Op, found: set[Value], reach: Reach) -> list[Value]:
 class Plan:
     """A program's units and plain operations, in an order in which they can run.
 
-    `reached` holds the values that carry relevance (or a difference), `inner` the plans of bodies. For each
-    affine unit, `first` and `last` tell that no other one stands before (after) it on some path.
+    `reached` holds the values that carry relevance (or a difference), `inner` the plans of bodies: a cond's
+    branches, a scan's body for its first `rounds`, for the next ones, and so on. Such copies differ in their marks
+    alone: `first` and `last` hold the affine units before (after) which no other one stands on some path.
     """
 
     program: Program
@@ -73,18 +71,29 @@ class Plan:
     graph: Graph
     owner: dict[Value, Unit]
     users: dict[Value, list["Unit | Op"]]
+    rounds: dict[Op, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     first: set[Unit] = dataclasses.field(default_factory=set)
     last: set[Unit] = dataclasses.field(default_factory=set)
+
+    def entered(self, step: "Unit | Op") -> Op | None:
+        """The scan, remat or cond of a unit whose bodies have plans."""
+        return next((op for op in step.ops if op in self.inner), None) if isinstance(step, Unit) else None
 
     def units(self) -> "Iterable[tuple[Plan, Unit]]":
         """All units, those of a body in place of the operation that runs it."""
         for step in self.steps:
-            bodies = [p for op in step.ops for p in self.inner.get(op, ())] if isinstance(step, Unit) else []
-            if bodies:
-                for body in bodies:
-                    yield from body.units()
-            elif isinstance(step, Unit):
+            op = self.entered(step)
+            for body in self.inner[op] if op else ():
+                yield from body.units()
+            if op is None and isinstance(step, Unit):
                 yield self, step
+
+    def copy(self) -> "Plan":
+        """A plan of the same steps whose marks can be set apart."""
+        inner = {op: tuple(body.copy() for body in bodies) for op, bodies in self.inner.items()}
+        return dataclasses.replace(
+            self, inner=inner, rounds=dict(self.rounds), first=set(self.first), last=set(self.last)
+        )
 
     def carried(self, unit: Unit) -> tuple[Value, ...]:
         """The inputs of a unit that carry relevance."""
@@ -101,7 +110,7 @@ def make_plan(program: Program, live: Iterable[Value], reach: Reach = carrying) 
 
 def plan_of(program: Program, live: set[Value], reach: Reach) -> Plan:
     """The plan of a program or of a body, its ends not yet marked."""
-    program = spelled_out(opened(program, live), reach)
+    program = spelled_out(opened(program, live), differences=reach is depending)
     dependent = depending(program, live)
     reached = reach(program, live)
     units = RelevanceGrouping(program, dependent).run()
@@ -142,107 +151,30 @@ def operands(step: "Unit | Op") -> list[Value]:
     return list(dict.fromkeys([*step.inputs, *(v for op in step.ops for v in op.operands if v not in made)]))
 
 
-def opened(program: Program, live: set[Value]) -> Program:
-    """`program` with its functions with a custom derivative inlined, except those that act as one activation."""
-    while True:
-        dependent = program.dependent(live)
-        chosen = {op for op in program.ops if op.bodies and op.primitive in _jax.CUSTOM and hides(op, dependent)}
-        if not chosen:
-            return program
-        program = inlined(program, chosen)
-
-
-def hides(op: Op, dependent: set[Value]) -> bool:
-    """Whether a function with a custom derivative must be opened: it is no activation."""
-    moving = {v for v in op.operands if v in dependent}
-    return bool(moving) and (len(moving) > 1 or not is_elementwise(op))
-
-
-def inlined(program: Program, chosen: set[Op]) -> Program:
-    """`program` with the bodies of these operations in place of the calls. The names of results stay."""
-    ops: list[Op] = []
-    constants = dict(program.constants)
-    renamed: dict[Value, Atom] = {}
-
-    def rename(atoms, table):
-        return tuple(table.get(v, v) if isinstance(v, Value) else v for v in atoms)
-
-    for op in program.ops:
-        if op not in chosen:
-            ops.append(dataclasses.replace(op, inputs=rename(op.inputs, renamed)))
-            continue
-        (body,) = op.bodies
-        constants |= body.constants
-        # The call's own results keep their identity, so that a site among them is still found.
-        table: dict[Value, Atom] = dict(zip(body.inputs, rename(op.inputs, renamed), strict=True))
-        made = {v for inside in body.ops for v in inside.outputs}
-        for result, inner in zip(op.outputs, body.outputs, strict=True):
-            if isinstance(inner, Value) and inner in made and inner not in table:
-                table[inner] = result
-        for inside in body.ops:
-            outputs = tuple(table.get(v, v) for v in inside.outputs)
-            ops.append(dataclasses.replace(inside, inputs=rename(inside.inputs, table), outputs=outputs))
-        results = zip(op.outputs, rename(body.outputs, table), strict=True)
-        renamed |= {result: inner for result, inner in results if inner is not result}
-    return Program(program.inputs, rename(program.outputs, renamed), ops, constants)
-
-
-def spelled_out(program: Program, reach: Reach) -> Program:
-    """`program` with implicit broadcasts made explicit, and stop_gradient without its own derivative.
-
-    An elementwise operation may stretch axes of length 1. And what ends relevance is the rule: the derivative *of*
-    the explanation is that of its values, which a stop_gradient inside (softmax has one) would falsify.
-    """
-    ops: list[Op] = []
-    for op in program.ops:
-        if op.primitive is _jax.STOP_GRADIENT and op.outputs[0].is_float:
-            op = dataclasses.replace(op, function=same_value if reach is depending else silenced)
-        elif op.primitive in _jax.ELEMENTWISE:
-            shape = op.outputs[0].shape
-            inputs = list(op.inputs)
-            for k, v in enumerate(inputs):
-                if isinstance(v, Value) and v.shape != shape and len(v.shape) == len(shape):
-                    wide = Value(shape, v.dtype)
-                    params = {"broadcast_dimensions": tuple(range(len(shape))), "shape": shape}
-                    stretch = partial(jnp.broadcast_to, shape=shape)
-                    ops.append(
-                        Op(
-                            _jax.BROADCAST,
-                            params,
-                            (v,),
-                            (wide,),
-                            op.scope,
-                            op.eqn,
-                            op.stack,
-                            (),
-                            stretch,
-                            op.caller,
-                        )
-                    )
-                    inputs[k] = wide
-            op = dataclasses.replace(op, inputs=tuple(inputs))
-        ops.append(op)
-    return dataclasses.replace(program, ops=ops)
-
-
-def same_value(x: jax.Array) -> jax.Array:
-    """The identity."""
-    return x
-
-
-@jax.custom_vjp
-def silenced(x: jax.Array) -> jax.Array:
-    """The identity, through which relevance does not pass: the rule's derivative is 0, that of its value 1."""
-    return x
-
-
-silenced.defvjp(lambda x: (x, x), lambda x, _: (jnp.zeros_like(x),))
-
-
 def mark_ends(plan: Plan, live: set[Value]) -> None:
     """Find the first and the last affine units, by dependency and not by order of appearance."""
     down(plan, dict.fromkeys(live, False))
     up(plan, {v: False for v in plan.program.outputs if isinstance(v, Value)})
+
+
+def all_known(flags: Iterable[bool | None]) -> bool | None:
+    """Whether all are set; None stands for what no path leads to."""
+    known = [flag for flag in flags if flag is not None]
+    return all(known) if known else None
+
+
+def named(atoms: Sequence[Atom], flags: Sequence[bool | None]) -> dict[Value, bool]:
+    """The known flags by value; a value that stands in several places is on a path if it is in one of them."""
+    found: dict[Value, bool] = {}
+    for v, flag in zip(atoms, flags, strict=True):
+        if isinstance(v, Value) and flag is not None:
+            found[v] = found.get(v, True) and flag
+    return found
+
+
+def flags_of(atoms: Sequence[Atom], known: dict[Value, bool]) -> list[bool | None]:
+    """The flags of values, in order."""
+    return [known.get(v) if isinstance(v, Value) else None for v in atoms]
 
 
 def down(plan: Plan, fresh: dict[Value, bool]) -> dict[Value, bool]:
@@ -251,22 +183,47 @@ def down(plan: Plan, fresh: dict[Value, bool]) -> dict[Value, bool]:
     for step in plan.steps:
         if not isinstance(step, Unit):
             continue
-        flags = [behind[v] for v in step.inputs if v in behind and v in plan.reached]
-        if not flags:
+        entered = plan.entered(step)
+        if entered is not None:
+            behind |= named(entered.outputs, down_into(plan, entered, behind))
             continue
-        after = all(flags)
-        if step.layout is not None:
+        after = all_known(behind.get(v) for v in step.inputs if v in plan.reached)
+        if step.layout is not None and after is not None:
             if not after:
                 plan.first.add(step)
             after = True
-        for op in step.ops:
-            for body in plan.inner.get(op, ()):
-                inputs = op.inputs[1:] if op.primitive is _jax.COND else op.inputs
-                pairs = zip(body.program.inputs, inputs, strict=True)
-                inner = down(body, {b: behind[v] for b, v in pairs if isinstance(v, Value) and v in behind})
-                after = after or all(inner.get(v, True) for v in body.program.outputs if isinstance(v, Value))
-        behind.update((v, after) for v in step.outputs)
+        behind |= named(step.outputs, [after] * len(step.outputs))
     return behind
+
+
+def down_into(plan: Plan, op: Op, behind: dict[Value, bool]) -> list[bool | None]:
+    """`down` through a scan, remat or cond: the flags of its results.
+
+    A scan's rounds are gone through until a round leaves the carry as it found it; each that differs gets a copy
+    of the body, so that the first of a stack of layers is first, and the others are not.
+    """
+    outer = op.inputs[1:] if op.primitive is _jax.COND else op.inputs
+    given = flags_of(outer, behind)
+    if op.primitive is not _jax.SCAN:
+        branches = [(body, down(body, named(body.program.inputs, given))) for body in plan.inner[op]]
+        return [all_known(c) for c in zip(*(flags_of(b.program.outputs, f) for b, f in branches), strict=True)]
+    (body,), left = plan.inner[op], op.params["length"]
+    start, carries = _jax.scan_counts(op.params, len(outer))
+    end = start + carries
+    phases: list[tuple[int, Plan]] = []
+    rows: list[list[bool | None]] = []
+    while not phases or left:
+        one = body.copy()
+        rows.append(flags_of(one.program.outputs, down(one, named(one.program.inputs, given))))
+        rounds = left if rows[-1][:carries] == given[start:end] else min(left, 1)
+        phases.append((rounds, one))
+        left -= rounds
+        given[start:end] = rows[-1][:carries]
+    plan.rounds[op], plan.inner[op] = map(tuple, zip(*phases, strict=True))
+    return [
+        *rows[-1][:carries],
+        *(all_known(column) for column in zip(*(row[carries:] for row in rows), strict=True)),
+    ]
 
 
 def up(plan: Plan, ends: dict[Value, bool]) -> dict[Value, bool]:
@@ -275,19 +232,41 @@ def up(plan: Plan, ends: dict[Value, bool]) -> dict[Value, bool]:
     for step in reversed(plan.steps):
         if not isinstance(step, Unit):
             continue
-        flags = [ahead[v] for v in step.outputs if v in ahead]
-        if not flags:
-            continue
-        before = all(flags)
-        if step.layout is not None:
-            if not before:
-                plan.last.add(step)
-            before = True
-        for op in step.ops:
-            for body in plan.inner.get(op, ()):
-                pairs = zip(body.program.outputs, op.outputs, strict=True)
-                inner = up(body, {b: ahead[v] for b, v in pairs if isinstance(b, Value) and v in ahead})
-                before = before or all(inner.get(v, True) for v in body.program.inputs if v in body.reached)
-        for v in step.inputs:
-            ahead[v] = ahead.get(v, True) and before
+        entered = plan.entered(step)
+        if entered is not None:
+            outer = entered.inputs[1:] if entered.primitive is _jax.COND else entered.inputs
+            found = named(outer, up_into(plan, entered, ahead))
+        else:
+            before = all_known(ahead.get(v) for v in step.outputs)
+            if step.layout is not None and before is not None:
+                if not before:
+                    plan.last.add(step)
+                before = True
+            found = named(step.inputs, [before] * len(step.inputs))
+        ahead |= {v: flag and ahead.get(v, True) for v, flag in found.items()}
     return ahead
+
+
+def up_into(plan: Plan, op: Op, ahead: dict[Value, bool]) -> list[bool | None]:
+    """`up` through a scan, remat or cond: the flags of its operands; a scan's rounds from the last one back."""
+    given = flags_of(op.outputs, ahead)
+    if op.primitive is not _jax.SCAN:
+        branches = [(body, up(body, named(body.program.outputs, given))) for body in plan.inner[op]]
+        return [all_known(c) for c in zip(*(flags_of(b.program.inputs, f) for b, f in branches), strict=True)]
+    start, carries = _jax.scan_counts(op.params, len(op.inputs))
+    end = start + carries
+    phases: list[tuple[int, Plan]] = []
+    rows: list[list[bool | None]] = []
+    for left, body in zip(reversed(plan.rounds[op]), reversed(plan.inner[op]), strict=True):
+        done = False
+        while not done:
+            one = body.copy()
+            rows.append(flags_of(one.program.inputs, up(one, named(one.program.outputs, given))))
+            rounds = left if rows[-1][start:end] == given[:carries] else min(left, 1)
+            phases.append((rounds, one))
+            left -= rounds
+            done = not left
+            given[:carries] = rows[-1][start:end]
+    plan.rounds[op], plan.inner[op] = map(tuple, zip(*reversed(phases), strict=True))
+    columns = [all_known(column) for column in zip(*rows, strict=True)]
+    return [*columns[:start], *rows[-1][start:end], *columns[end:]]

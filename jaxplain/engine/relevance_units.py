@@ -179,18 +179,26 @@ class RelevanceGrouping(Grouping):
             if op in self.taken or len(moving) != 1 or not moving[0].is_float:
                 break
             found.append(op)
-            if not affine.is_move(op):
+            if self.pads_with_zeros(op):
+                kept = len(found)  # as a convolution's own padding, which no rule takes for an input
+            elif not affine.is_move(op):
                 same = moving[0].shape == op.outputs[0].shape
                 if not (same and shifts_or_scales(op, moving[0])):
                     break
                 axes = self.constant_axes(op, moving[0])
                 for move in reversed(found[:-1]):
-                    axes = affine.moved(move, axes) if affine.is_move(move) else axes
+                    axes = affine.moved(move, axes) if affine.is_move_ahead(move) else axes
                 if scales(op, moving[0]) and not axes <= allowed.keys():
                     break
                 kept = len(found)
             value = moving[0]
         return found[:kept][::-1]
+
+    def pads_with_zeros(self, op: Op) -> bool:
+        """Whether an operation pads with zeros, around and not between, and cuts nothing off."""
+        if op.primitive is not _jax.PAD or self.constants.number(op.inputs[1]) != 0:
+            return False
+        return all(low >= 0 and high >= 0 and between == 0 for low, high, between in op.params["padding_config"])
 
     def after(self, core: Op, live: int) -> list[Op]:
         """The constant scales and shifts behind a core that can be folded into its weight."""

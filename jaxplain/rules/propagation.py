@@ -70,6 +70,14 @@ class Propagation:
             self._known[plan] = Known(signs.nonnegative(plan), signs.quiet(plan, proportional))
         return self._known[plan]
 
+    def alike(self, one: Plan, other: Plan) -> bool:
+        """Whether the same rules serve two copies of a plan, which differ in their first and last units."""
+        pairs = zip(one.units(), other.units(), strict=True)
+        return all(
+            unit.layout is None or self.rules.rule_of(self.view(unit, a)) is self.rules.rule_of(self.view(unit, b))
+            for (a, unit), (b, _) in pairs
+        )
+
     def is_proportional(self, unit: Unit, plan: Plan) -> bool:
         """Whether a unit gives each input relevance in proportion to its value."""
         if unit.layout is not None:

@@ -94,3 +94,86 @@ def test_sums_of_several_layers_are_one(bias_first):
 
     want = jxp.lrp(lambda x: jnp.tanh(weights @ x + b) @ V, R.z_plus())(x)
     np.testing.assert_allclose(jxp.lrp(apart, R.z_plus())(x), want, rtol=1e-10)
+
+
+IMAGE = _rng.normal(size=(6, 6, 4))
+MEAN, SCALE = _rng.normal(size=4), _rng.uniform(0.5, 2.0, size=4)
+KERNEL, SIGNS = _rng.normal(size=(3, 3, 4, 5)), _rng.normal(size=5)
+LAYER_RULES = {
+    "epsilon": R.epsilon(0.01),
+    "gamma": R.gamma(0.3),
+    "alpha_beta": R.alpha_beta(2.0, 1.0),
+    "z_box": R.z_box(-3.0, 3.0),
+    "flat": R.flat(),
+    "w_square": R.w_square(),
+}
+
+
+def convolved(x, kernel, padding, groups=1):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    options = {"dimension_numbers": numbers, "feature_group_count": groups}
+    return jax.lax.conv_general_dilated(x[None], kernel, (2, 2), padding, **options)[0]
+
+
+@pytest.mark.parametrize("name", LAYER_RULES)
+@pytest.mark.parametrize("normalised", [False, True])
+def test_padding_ahead_of_a_convolution_is_its_own(name, normalised):
+    def f(x, pad):
+        x = (x - MEAN[None, None]) / SCALE[None, None] if normalised else relu(x)
+        if pad == "inside":
+            z = convolved(x, jnp.asarray(KERNEL), ((1, 2), (0, 1)))
+        elif pad == "ahead":
+            z = convolved(jnp.pad(x, ((1, 2), (0, 1), (0, 0))), jnp.asarray(KERNEL), "VALID")
+        else:  # ahead, and more channels than there are
+            x = jnp.pad(x, ((1, 2), (0, 1), (0, 2)))
+            z = convolved(x, jnp.pad(KERNEL, ((0, 0), (0, 0), (0, 2), (0, 0))), "VALID")
+        return relu(z).sum((0, 1)) @ SIGNS
+
+    x = jnp.asarray(IMAGE)
+    inside, ahead, wide = (
+        jxp.lrp(lambda x, p=p: f(x, p), LAYER_RULES[name])(x) for p in ("inside", "ahead", "wide")
+    )
+    np.testing.assert_allclose(ahead, inside, rtol=1e-9, atol=1e-12)
+    # Channels of no weight take part in a rule that does not look at weights.
+    if name != "flat":
+        np.testing.assert_allclose(wide, inside, rtol=1e-9, atol=1e-12)
+
+
+def test_padding_with_something_else_is_an_input():
+    def f(x):
+        ones = jnp.pad(relu(x), ((1, 1), (1, 1), (0, 0)), constant_values=1.0)
+        return relu(convolved(ones, jnp.asarray(KERNEL), "VALID")).sum((0, 1)) @ SIGNS
+
+    def g(x):
+        wide = jnp.ones((8, 8, 4)).at[1:-1, 1:-1].set(relu(x))
+        return relu(convolved(wide, jnp.asarray(KERNEL), "VALID")).sum((0, 1)) @ SIGNS
+
+    for rule in LAYER_RULES.values():
+        np.testing.assert_allclose(
+            jxp.lrp(f, rule)(jnp.asarray(IMAGE)), jxp.lrp(g, rule)(jnp.asarray(IMAGE)), rtol=1e-9
+        )
+
+
+@pytest.mark.parametrize("name", LAYER_RULES)
+@pytest.mark.parametrize(("groups", "outputs"), [(2, 6), (4, 8), (4, 4), (1, 3)])
+def test_normalisation_ahead_of_a_grouped_convolution_is_folded(name, groups, outputs):
+    kernel = np.random.default_rng(1).normal(size=(3, 3, 4 // groups, outputs))
+    signs = np.random.default_rng(2).normal(size=outputs)
+
+    def ahead(x):
+        z = convolved((x - MEAN[None, None]) / SCALE[None, None], jnp.asarray(kernel), "VALID", groups)
+        return relu(z).sum((0, 1)) @ signs
+
+    def by_hand(x):
+        folded, shift = np.empty_like(kernel), np.zeros(outputs)
+        for o in range(outputs):
+            for i in range(4 // groups):
+                channel = o // (outputs // groups) * (4 // groups) + i
+                folded[:, :, i, o] = kernel[:, :, i, o] / SCALE[channel]
+                shift[o] -= folded[:, :, i, o].sum() * MEAN[channel]
+        z = convolved(x, jnp.asarray(folded), "VALID", groups) + shift[None, None]
+        return relu(z).sum((0, 1)) @ signs
+
+    x = jnp.asarray(IMAGE)
+    rule = LAYER_RULES[name]
+    np.testing.assert_allclose(jxp.lrp(ahead, rule)(x), jxp.lrp(by_hand, rule)(x), rtol=1e-9, atol=1e-12)
