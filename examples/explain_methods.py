@@ -123,17 +123,10 @@ METHODS = (
         baseline=BLURRED,
     ),
     Method(
-        "lrp epsilon plus",
-        lambda f, _: jxp.lrp(f, R.EPSILON_PLUS),
-        "The score handed down layer by layer, in convolutions to what excites them (z+).",
-        "Biases keep nearly all of it here, see the gap; edges of any object light up, for any class.",
-        baseline="whole",
-    ),
-    Method(
         "lrp epsilon plus flat",
         lambda f, _: jxp.lrp(f, R.EPSILON_PLUS_FLAT),
-        "The same, but the first layer spreads evenly over the pixels it sees: dark ones get a share too.",
-        "As above; and it is blurred by the first layer's 3 by 3 window on purpose.",
+        "The score handed down layer by layer, in convolutions to what excites (z+), at last evenly to pixels.",
+        "Biases keep nearly all of it here, see the gap; edges of any object light up, for any class.",
         baseline="whole",
     ),
     Method(

@@ -1,6 +1,6 @@
 """Attribution and influence for any JAX function, as pure function transforms used like `jax.grad`."""
 
-from jaxplain import rules
+from jaxplain import rules, training
 from jaxplain._estimate import Estimate
 
 # What in the input.
@@ -60,6 +60,22 @@ from jaxplain.engine import (
 # What is explained.
 from jaxplain.quantities import class_contrast, class_score, log_probability, margin
 
+# What in the training data.
+from jaxplain.training import (
+    grad_cos,
+    grad_dot,
+    group_influence,
+    hvp,
+    influence,
+    influence_of_perturbation,
+    influence_of_replacement,
+    influence_on_params,
+    newton_step_removal,
+    removal_effect,
+    self_influence,
+    tracin,
+)
+
 __version__ = "0.1.0.dev0"
 
 __all__ = [
@@ -89,12 +105,20 @@ __all__ = [
     "grad_cam",
     "grad_cam_elementwise",
     "grad_cam_pp",
+    "grad_cos",
+    "grad_dot",
     "gradient",
     "gradient_times_input",
+    "group_influence",
     "guided_backprop",
     "guided_grad_cam",
     "guided_integrated_gradients",
     "hires_cam",
+    "hvp",
+    "influence",
+    "influence_of_perturbation",
+    "influence_of_replacement",
+    "influence_on_params",
     "integrated_gradients",
     "last_conv",
     "layer_cam",
@@ -102,17 +126,22 @@ __all__ = [
     "log_probability",
     "lrp",
     "margin",
+    "newton_step_removal",
     "noise",
     "nth",
     "plant",
+    "removal_effect",
     "rules",
     "saliency",
     "score_cam",
+    "self_influence",
     "sensitivity",
     "slice_at",
     "smooth",
     "tag",
     "taylor",
     "taylor_remainder",
+    "tracin",
+    "training",
     "xgrad_cam",
 ]

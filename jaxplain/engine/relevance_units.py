@@ -8,6 +8,8 @@ a shift or scale by arrays that no layer could take stands apart from the nonlin
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+
 from jaxplain import _jax
 from jaxplain.engine import affine, control
 from jaxplain.engine.affine import Layout, Term
@@ -196,7 +198,10 @@ class RelevanceGrouping(Grouping):
 
     def pads_with_zeros(self, op: Op) -> bool:
         """Whether an operation pads with zeros, around and not between, and cuts nothing off."""
-        if op.primitive is not _jax.PAD or self.constants.number(op.inputs[1]) != 0:
+        if op.primitive is not _jax.PAD:
+            return False
+        number = self.constants.number(op.inputs[1])
+        if number is None or np.asarray(number) != 0:
             return False
         return all(low >= 0 and high >= 0 and between == 0 for low, high, between in op.params["padding_config"])
 
