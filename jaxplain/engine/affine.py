@@ -65,7 +65,7 @@ class Term:
     def scale_before(self, weight: Array, scale: Array) -> Array:
         """A scale of the core's operand as one of its weight."""
         groups = self.core.params.get("feature_group_count", 1)
-        if groups == 1:
+        if groups == 1 or self.live != 0:
             return spread_over(weight, scale, axes_before(self.core, self.live))
         # The weight's input axis counts the channels of one group; its outputs come group by group.
         numbers = self.core.params["dimension_numbers"]

@@ -59,9 +59,9 @@ def inlined(program: Program, chosen: set[Op]) -> Program:
 def spelled_out(program: Program, *, differences: bool) -> Program:
     """`program` with implicit broadcasts made explicit, and stop_gradient without its own derivative.
 
-    An elementwise operation may stretch axes of length 1. And what ends relevance is the rule: the derivative *of*
-    the explanation is that of its values, which a stop_gradient inside (softmax has one) would falsify. A
-    difference from a reference (`differences`) goes through it.
+    An elementwise operation may stretch axes of length 1, and single numbers. And what ends relevance is the rule:
+    the derivative *of* the explanation is that of its values, which a stop_gradient inside (softmax has one) would
+    falsify. A difference from a reference (`differences`) goes through it.
     """
     ops: list[Op] = []
     for op in program.ops:
@@ -71,9 +71,9 @@ def spelled_out(program: Program, *, differences: bool) -> Program:
             shape = op.outputs[0].shape
             inputs = list(op.inputs)
             for k, v in enumerate(inputs):
-                if isinstance(v, Value) and v.shape != shape and len(v.shape) == len(shape):
+                if isinstance(v, Value) and v.shape != shape and len(v.shape) in (0, len(shape)):
                     wide = Value(shape, v.dtype)
-                    params = {"broadcast_dimensions": tuple(range(len(shape))), "shape": shape}
+                    params = {"broadcast_dimensions": tuple(range(len(v.shape))), "shape": shape}
                     stretch = partial(jnp.broadcast_to, shape=shape)
                     ops.append(
                         Op(

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from jaxplain import _jax
 from jaxplain._errors import UnsupportedOperation
-from jaxplain.engine import signs
+from jaxplain.engine import flow, signs
 from jaxplain.engine.affine import Affine
 from jaxplain.engine.flow import function_of, override
 from jaxplain.engine.patterns import is_statistic, of_the_same
@@ -72,10 +72,20 @@ class Propagation:
 
     def alike(self, one: Plan, other: Plan) -> bool:
         """Whether the same rules serve two copies of a plan, which differ in their first and last units."""
-        pairs = zip(one.units(), other.units(), strict=True)
+        for op in one.inner:
+            if op in one.rounds:  # a scan: what counts is how it would be run
+                phases = flow.phases_of(one, op, self), flow.phases_of(other, op, self)
+                if [n for n, _ in phases[0]] != [n for n, _ in phases[1]]:
+                    return False
+                bodies = [[body for _, body in some] for some in phases]
+            else:
+                bodies = [one.inner[op], other.inner[op]]
+            if not all(map(self.alike, *bodies)):
+                return False
+        layers = [step for step in one.steps if isinstance(step, Unit) and step.layout is not None]
         return all(
-            unit.layout is None or self.rules.rule_of(self.view(unit, a)) is self.rules.rule_of(self.view(unit, b))
-            for (a, unit), (b, _) in pairs
+            self.rules.rule_of(self.view(unit, one)) is self.rules.rule_of(self.view(unit, other))
+            for unit in layers
         )
 
     def is_proportional(self, unit: Unit, plan: Plan) -> bool:

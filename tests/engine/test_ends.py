@@ -18,6 +18,7 @@ ROWS = RNG.normal(size=(5, 4))
 
 EPS = 1e-3
 TABLES = {
+    "epsilon": R.epsilon(EPS),
     "box first": R.rules_for(R.epsilon(EPS), {R.first: R.z_box(-4.0, 4.0, eps=EPS)}),
     "both": R.rules_for(R.gamma(0.2, eps=EPS), {R.first: R.flat(), R.last: R.z_plus(eps=EPS)}),
 }
@@ -70,6 +71,16 @@ def nested(x, scan):
     return loop(outer, x, items, 2, scan=scan)[0].sum()
 
 
+def nested_longer(x, scan):
+    """Three rounds of three: what is in the middle of the outer loop is neither first nor last."""
+
+    def outer(x, weights):
+        return loop(layer, x, weights, 3, scan=scan)[0], None
+
+    again = lambda a: jnp.stack([a[:3], a[1:4], a[2:]])
+    return loop(outer, x, (again(STACK), again(SHIFTS)), 3, scan=scan)[0].sum()
+
+
 def rematted(x, scan):
     step = jax.checkpoint(layer)
     return loop(step, x, (STACK, SHIFTS), 5, scan=scan)[0].sum()
@@ -101,6 +112,7 @@ LOOPS = {
         reverse,
         every_state,
         nested,
+        nested_longer,
         rematted,
         delayed,
         recurrent,
@@ -109,8 +121,10 @@ LOOPS = {
 }
 
 
-@pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [(name, table) for name in LOOPS for table in TABLES if table != "epsilon" or "nested" in name],
+)
 def test_a_loop_by_scan_is_the_loop_unrolled(name, table):
     f = LOOPS[name]
     scanned = jax.jit(jxp.lrp(lambda x: f(x, True), TABLES[table]))(jnp.asarray(X))
@@ -161,6 +175,13 @@ def test_coverage_names_both_rules_of_a_loop():
 def test_an_empty_loop():
     f = lambda x: HEAD @ loop(layer, x, (STACK[:0], SHIFTS[:0]), 0, scan=True)[0]
     np.testing.assert_allclose(jxp.lrp(f, R.epsilon(0.0))(jnp.asarray(X)), HEAD * X, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["layers", "nested_longer"])
+def test_loops_without_position_are_one_scan(name):
+    text = str(jax.make_jaxpr(jxp.lrp(lambda x: LOOPS[name](x, True), R.EPSILON))(jnp.asarray(X)))
+    plain = str(jax.make_jaxpr(jax.grad(lambda x: LOOPS[name](x, True)))(jnp.asarray(X)))
+    assert text.count(" scan[") == plain.count(" scan[")
 
 
 def test_loops_are_split_only_where_the_table_asks():

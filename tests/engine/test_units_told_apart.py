@@ -131,7 +131,7 @@ def test_padding_ahead_of_a_convolution_is_its_own(name, normalised):
 
     x = jnp.asarray(IMAGE)
     inside, ahead, wide = (
-        jxp.lrp(lambda x, p=p: f(x, p), LAYER_RULES[name])(x) for p in ("inside", "ahead", "wide")
+        jax.jit(jxp.lrp(lambda x, p=p: f(x, p), LAYER_RULES[name]))(x) for p in ("inside", "ahead", "wide")
     )
     np.testing.assert_allclose(ahead, inside, rtol=1e-9, atol=1e-12)
     # Channels of no weight take part in a rule that does not look at weights.
@@ -177,3 +177,41 @@ def test_normalisation_ahead_of_a_grouped_convolution_is_folded(name, groups, ou
     x = jnp.asarray(IMAGE)
     rule = LAYER_RULES[name]
     np.testing.assert_allclose(jxp.lrp(ahead, rule)(x), jxp.lrp(by_hand, rule)(x), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["epsilon", "z_box"])
+def test_a_grouped_kernel_may_be_what_is_explained(name):
+    image = jnp.asarray(IMAGE)
+
+    def scaled(kernel):
+        return relu(convolved(image, 2.0 * kernel, "VALID", 2)).sum((0, 1)) @ SIGNS[:4]
+
+    def plain(kernel):
+        return relu(2.0 * convolved(image, kernel, "VALID", 2)).sum((0, 1)) @ SIGNS[:4]
+
+    kernel = jnp.asarray(KERNEL[:, :, :2, :4])
+    explained = [jxp.lrp(f, LAYER_RULES[name])(kernel) for f in (scaled, plain)]
+    np.testing.assert_allclose(*explained, rtol=1e-9)
+
+
+SINGLE = {
+    "times": lambda s, c: s * c,
+    "plus": lambda s, c: relu(s + c),
+    "over": lambda s, c: s / c,
+    "relu": lambda s, c: relu(s * c),
+    "larger": jnp.maximum,
+}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_one_number_meets_an_array(name):
+    """`s * c` with a single s that depends on the input is that s in every place, scaled."""
+    constants = jnp.asarray([1.0, 2.0, 3.0, -1.0])
+    place = jnp.asarray([1.0, -2.0, 0.5, 1.0])
+    compact = lambda x: SINGLE[name](x.sum(), constants) @ place
+    wide = lambda x: SINGLE[name](jnp.broadcast_to(x.sum(), (4,)), constants) @ place
+    x = jnp.asarray(V)
+    for method in (lambda f: jxp.lrp(f, R.epsilon(0.0)), jxp.deep_lift):
+        np.testing.assert_allclose(method(compact)(x), method(wide)(x), rtol=1e-9, atol=1e-12)
+    gap = jxp.deep_lift(compact)(x).sum() - (compact(x) - compact(jnp.zeros(4)))
+    assert abs(gap) < 1e-12
