@@ -7,6 +7,7 @@ or leave it as the last line of a notebook cell. Needs the extra ``plot`` (matpl
 try:
     from jaxplain.plot.charts import bars, curve
     from jaxplain.plot.html import Card, Section, Table, report
+    from jaxplain.plot.influence import influence_table
     from jaxplain.plot.maps import gallery, heatmap, overlay
     from jaxplain.plot.network import network
     from jaxplain.plot.text import text
@@ -26,6 +27,7 @@ __all__ = [
     "curve",
     "gallery",
     "heatmap",
+    "influence_table",
     "network",
     "overlay",
     "report",

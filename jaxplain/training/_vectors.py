@@ -113,7 +113,7 @@ def near_list(names: list[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
-def count(name: str, data: Tree) -> int:
+def count(name: str, data: Tree, what: str = "examples") -> int:
     """How many examples a data set has: the common length of the leading axes of its leaves."""
     paths = jax.tree_util.tree_flatten_with_path(data)[0]
     sizes = {}
@@ -121,15 +121,15 @@ def count(name: str, data: Tree) -> int:
         shape = np.shape(leaf)
         if not shape:
             where = jax.tree_util.keystr(path) or "itself"
-            raise ValueError(f"{name}{where} has no leading axis of examples; a single example is x[None]")
+            raise ValueError(f"{name}{where} has no leading axis of {what}; a single {what[:-1]} is x[None]")
         sizes[jax.tree_util.keystr(path)] = shape[0]
     if not sizes:
-        raise ValueError(f"{name} holds no arrays: it must be a pytree with a leading axis of examples")
+        raise ValueError(f"{name} holds no arrays: it must be a pytree with a leading axis of {what}")
     if len(set(sizes.values())) > 1:
-        raise ValueError(f"{name} has leaves with different numbers of examples: {sizes}")
+        raise ValueError(f"{name} has leaves with different numbers of {what}: {sizes}")
     total = next(iter(sizes.values()))
     if total == 0:
-        raise ValueError(f"{name} holds no examples")
+        raise ValueError(f"{name} holds none" if name == what else f"{name} holds no {what}")
     return total
 
 

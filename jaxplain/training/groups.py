@@ -172,7 +172,8 @@ def newton_step_removal(
         count("test", test)
         free, total = operator.split, operator.num_examples
         _, unravel = ravel_pytree(free.free)
-        matrix = as_matrix(operator, 64, max_parameters)
+        name, instead = "newton_step_removal", "use influence with an iterative solver"
+        matrix = as_matrix(operator, 64, max_parameters, who=name, instead=instead)
         values, vectors = jnp.linalg.eigh(matrix)
         test_losses = jax.vmap(chosen.test, (None, 0))
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxplain import _jax
 from jaxplain._chunk import check_count, stack
@@ -44,8 +45,7 @@ def leave_one_out(train_fn: Train, *, chunk_size: int | None = None) -> Callable
     def retrain(key: jax.Array, num_train: int, indices: Any = None) -> tuple[Any, Any]:
         check_key(key, "leave_one_out")
         total = check_count("num_train", num_train)
-        chosen = jnp.arange(total) if indices is None else jnp.asarray(indices)
-        _check_range(chosen, total)
+        chosen = jnp.arange(total) if indices is None else _check_range(indices, total)
         everything = jnp.ones(total)
         without = stack(lambda i: train_fn(key, everything.at[i].set(0.0)), chosen, chunk_size=chunk_size)
         return train_fn(key, everything), without
@@ -66,6 +66,7 @@ def subset_retraining(train_fn: Train, *, chunk_size: int | None = None) -> Call
 
     Raises:
         ValueError: the masks are no matrix, or keys and masks differ in number.
+        TypeError: the key is no key.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -82,9 +83,9 @@ def subset_retraining(train_fn: Train, *, chunk_size: int | None = None) -> Call
         if masks.ndim != 2 or 0 in masks.shape:
             raise ValueError(f"masks must have shape (num_subsets, num_train), not {masks.shape}")
         weights = masks.astype(jnp.result_type(float))
-        typed = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
-        many = keys.ndim > (0 if typed else 1)
-        if not many:
+        typed = jnp.issubdtype(getattr(keys, "dtype", int), jax.dtypes.prng_key)
+        if getattr(keys, "ndim", 0) <= (0 if typed else 1):
+            check_key(keys, "subset_retraining")
             return stack(lambda w: train_fn(keys, w), weights, chunk_size=chunk_size)
         if len(keys) != len(weights):
             raise ValueError(
@@ -137,8 +138,9 @@ def _check_chunk(chunk_size: int | None) -> None:
         check_count("chunk_size", chunk_size)
 
 
-def _check_range(indices: jax.Array, total: int) -> None:
-    if _jax.is_tracer(indices):
-        return
-    if indices.ndim != 1 or indices.size == 0 or int(indices.min()) < 0 or int(indices.max()) >= total:
-        raise ValueError(f"indices must be a list of numbers from 0 to {total - 1}, not {indices}")
+def _check_range(indices: Any, total: int) -> jax.Array:
+    if not _jax.is_tracer(indices):
+        known = np.asarray(indices)
+        if known.ndim != 1 or known.size == 0 or known.min() < 0 or known.max() >= total:
+            raise ValueError(f"indices must be a list of numbers from 0 to {total - 1}, not {indices}")
+    return jnp.asarray(indices)

@@ -85,7 +85,8 @@ def _similarity(name: str, loss_fn: Loss, only: Any, chunk_size: int | None, *, 
 
     @named_after(loss_fn, name)
     def explain(params: Tree, train: Tree, test: Tree) -> jax.Array:
-        count("train", train), count("test", test)
+        for name, data in {"train": train, "test": test}.items():
+            count(name, data)
         free = split(params, only)
         queries = _scores.gradients(loss, free, test, chunk_size)
         values = _scores.scores(loss, free, train, queries, chunk_size)
@@ -119,10 +120,9 @@ def tracin(loss_fn: Loss, *, only: Predicate | None = None, chunk_size: int | No
         >>> import jax.numpy as jnp
         >>> from jaxplain import training
         >>> loss = lambda w, z: 0.5 * (w - z) ** 2
-        >>> checkpoints, rates = jnp.array([0.0, 2.0]), jnp.array([0.1, 0.1])
-        >>> values = training.tracin(loss)(checkpoints, rates, jnp.array([1.0, 4.0]), jnp.array([5.0]))
-        >>> print(values.round(1))
-        [[0.2 2.6]]
+        >>> checkpoints, rates = jnp.array([0.0, 2.0]), jnp.array([0.5, 0.5])
+        >>> training.tracin(loss)(checkpoints, rates, jnp.array([1.0, 4.0]), jnp.array([5.0]))
+        Array([[ 1., 13.]], dtype=float32)
 
     When not to trust it: it sums first-order steps as if each had been taken on the example alone; few
     checkpoints, momentum and decay are all approximated.
@@ -133,7 +133,7 @@ def tracin(loss_fn: Loss, *, only: Predicate | None = None, chunk_size: int | No
 
     @named_after(loss_fn, "tracin")
     def explain(checkpoints: Tree, learning_rates: Any, train: Tree, test: Tree) -> jax.Array:
-        total = count("checkpoints", checkpoints)
+        total = count("checkpoints", checkpoints, "checkpoints")
         rates = jnp.asarray(learning_rates)
         if rates.shape != (total,):
             raise ValueError(f"there are {total} checkpoints, but learning_rates has shape {rates.shape}")

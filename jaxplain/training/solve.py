@@ -129,7 +129,7 @@ def dense(*, chunk_size: int = 64, max_parameters: int = 20_000) -> Solver:
     check_count("chunk_size", chunk_size)
 
     def prepare(_: Any, operator: Operator) -> Callable[[Tree], tuple[Tree, SolveInfo]]:
-        matrix = as_matrix(operator, chunk_size, max_parameters)
+        matrix = as_matrix(operator, chunk_size, max_parameters, who="dense()", instead="use cg()")
         values, vectors = jnp.linalg.eigh(matrix)
 
         def apply(b: Tree) -> tuple[Tree, SolveInfo]:
@@ -145,13 +145,13 @@ def dense(*, chunk_size: int = 64, max_parameters: int = 20_000) -> Solver:
     return Solver(prepare, needs_key=False)
 
 
-def as_matrix(operator: Operator, chunk_size: int, max_parameters: int) -> jax.Array:
+def as_matrix(operator: Operator, chunk_size: int, max_parameters: int, *, who: str, instead: str) -> jax.Array:
     """An operator as a symmetric matrix."""
     flat, unravel = ravel_pytree(operator.split.free)
     size = flat.size
     if size > max_parameters:
         raise ValueError(
-            f"dense() would form a matrix of {size} x {size} numbers; use cg(), choose fewer parameters with "
+            f"{who} would form a matrix of {size} x {size} numbers; {instead}, choose fewer parameters with "
             f"only=, or raise max_parameters={max_parameters}"
         )
     columns = stack(
@@ -174,12 +174,13 @@ class _State(NamedTuple):
     rz: jax.Array
     steps: jax.Array
     least: jax.Array
-    stop: jax.Array
+    done: jax.Array
+    broken: jax.Array
     alphas: jax.Array
     betas: jax.Array
 
 
-RESTART = 25  # how often the residual is computed from x, so that rounding does not build up
+CHECK = 25  # how often the residual is computed from x, so that rounding does not build up
 
 
 def cg(*, max_steps: int = 100, tol: float = 1e-6, preconditioner: Preconditioner | None = None) -> Solver:
@@ -227,7 +228,7 @@ def conjugate_gradients(
     kind = size.dtype
 
     def unfinished(s: _State) -> jax.Array:
-        return (s.steps < max_steps) & ~s.stop
+        return (s.steps < max_steps) & ~s.done & ~s.broken
 
     def step(s: _State) -> _State:
         product = matvec(s.p)
@@ -240,29 +241,41 @@ def conjugate_gradients(
         z = precondition(r)
         rz = dot(r, z)
         beta = jnp.where(broken, 0, rz / jnp.where(s.rz == 0, 1, s.rz))
-        stop = broken | (norm(r) <= tol * size)
         steps = s.steps + jnp.where(broken, 0, 1)
         alphas = s.alphas.at[s.steps].set(jnp.where(broken, jnp.nan, alpha))
         betas = s.betas.at[s.steps].set(jnp.where(broken, jnp.nan, beta))
-        return _State(x, r, add(z, s.p, beta), rz, steps, least, stop, alphas, betas)
+        done = norm(r) <= tol * size
+        return _State(x, r, add(z, s.p, beta), rz, steps, least, done, broken, alphas, betas)
 
     def some_steps(s: _State) -> _State:
-        # The recurrence for the residual drifts with rounding. Nested loops, since a condition inside one would
-        # compute both of its branches under vmap.
-        end = s.steps + RESTART
+        # The recurrence for the residual drifts with rounding: where it has, the process starts anew from x. Nested
+        # loops, since a condition inside one would compute both of its branches under vmap.
+        end = s.steps + CHECK
         s = jax.lax.while_loop(lambda s: unfinished(s) & (s.steps < end), step, s)
-        r = add(b, matvec(s.x), -1.0)
-        return s._replace(r=r)
+        true = add(b, matvec(s.x), -1.0)
+        drifted = norm(add(true, s.r, -1.0)) > 0.1 * norm(true)
+        z = precondition(true)
+        chosen = lambda new, old: jax.tree.map(lambda a, b: jnp.where(drifted, a, b), new, old)  # noqa: E731
+        return s._replace(
+            r=chosen(true, s.r),
+            p=chosen(z, s.p),
+            rz=jnp.where(drifted, dot(true, z), s.rz),
+            done=s.done & (~drifted | (norm(true) <= tol * size)),
+            betas=s.betas.at[s.steps - 1].set(jnp.where(drifted, 0, s.betas[s.steps - 1])),
+        )
 
     zero = times(b, 0.0)
     z = precondition(b)
     unknown = jnp.full(max_steps, jnp.nan, kind) + 0 * size
     none = (0 * jnp.nan_to_num(size)).astype(jnp.int32)
-    start = _State(zero, b, z, dot(b, z), none, jnp.inf + 0 * size, ~(size > 0), unknown, unknown)
+    never = ~(size >= 0) & (size >= 0)
+    far = jnp.inf + 0 * size
+    start = _State(zero, b, z, dot(b, z), none, far, ~(size > 0), never, unknown, unknown)
     end = jax.lax.while_loop(unfinished, some_steps, start)
-    residual = share_of(norm(end.r), size)
+    residual = share_of(norm(add(b, matvec(end.x), -1.0)), size)
     ritz = ritz_values(end.alphas, end.betas) if plain else unknown
-    finite = jnp.isfinite(size)
+    # What is not finite in b or in A is not finite in the answer: x = 0 would read as "no influence".
+    finite = jnp.isfinite(size) & jnp.isfinite(residual) & ~jnp.isnan(end.least)
     x = jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.nan), end.x)
     residual = jnp.where(finite, residual, jnp.nan)
     return x, SolveInfo(residual, end.steps, residual <= 2 * tol, end.least, ritz)

@@ -26,7 +26,7 @@ def neumann(*, num_steps: int, scale: Any = None, tol: float = 1e-3) -> Solver:
         num_steps: the number of terms.
         scale: s, at least half the largest eigenvalue, or the series diverges; None for 1.1 times an estimate of
             the largest one by 20 power iterations from b. It may be traced.
-        tol: the relative residual up to which the answer counts as solved.
+        tol: the relative residual up to which the answer counts as solved, if the iteration has settled.
 
     Returns:
         A solver. The answer is NaN if the series diverged; `ritz_values` holds the estimated largest eigenvalue,
@@ -53,13 +53,13 @@ def neumann(*, num_steps: int, scale: Any = None, tol: float = 1e-3) -> Solver:
 
         unknown = norm(b) * jnp.nan
         largest = jax.lax.fori_loop(0, POWER_STEPS, grow, (unit(b), unknown))[1] if scale is None else unknown
-        s = 1.1 * largest if scale is None else scale
+        s = jnp.where(largest > 0, 1.1 * largest, 1) if scale is None else scale  # nothing grows from b = 0
 
         def step(u: Tree, _: Any) -> tuple[Tree, None]:
             return add(u, add(b, operator.matvec(u), -1.0), 1 / s), None
 
         u, _ = jax.lax.scan(step, times(b, 0.0), length=num_steps)
-        return finished(operator, b, u, num_steps, tol, largest)
+        return finished(operator, b, u, (num_steps, num_steps), s, tol, largest)
 
     return Solver(lambda key, operator: partial(solve, key, operator), needs_key=False)
 
@@ -78,7 +78,7 @@ def lissa(*, num_steps: int, batch_size: int, repeats: int = 1, scale: Any = Non
         scale: s, above the largest eigenvalue of the batches' curvature, or it diverges; None for an estimate
             from 20 power iterations with batches. The answer does not depend on it, once converged. It may be
             traced.
-        tol: the relative residual up to which the answer counts as solved.
+        tol: the relative residual up to which the answer counts as solved, if the iteration has settled.
 
     Returns:
         A solver that takes a key first. The answer is NaN if it diverged; `ritz_values` holds the estimated
@@ -107,7 +107,7 @@ def lissa(*, num_steps: int, batch_size: int, repeats: int = 1, scale: Any = Non
     def prepare(key: jax.Array, operator: Operator) -> Callable[[Tree], tuple[Tree, SolveInfo]]:
         keys = jax.random.split(key, repeats + 1)
         largest = jnp.asarray(jnp.nan) if scale is not None else largest_of_batches(keys[0], operator, batch_size)
-        s = 1.5 * largest if scale is None else scale
+        s = jnp.where(largest > 0, 1.5 * largest, 1) if scale is None else scale
         tail = num_steps - num_steps // 2
 
         def apply(b: Tree) -> tuple[Tree, SolveInfo]:
@@ -122,7 +122,7 @@ def lissa(*, num_steps: int, batch_size: int, repeats: int = 1, scale: Any = Non
                 return jax.lax.scan(step, (zero, zero), (jax.random.split(key, num_steps), counts))[0][1]
 
             u = jax.tree.map(lambda leaf: leaf.mean(0), jax.lax.map(one, keys[1:]))
-            return finished(operator, b, u, num_steps, tol, largest)
+            return finished(operator, b, u, (num_steps, num_steps // 2), s, tol, largest)
 
         return apply
 
@@ -148,12 +148,19 @@ def unit(v: Tree) -> Tree:
 
 
 def finished(
-    operator: Operator, b: Tree, u: Tree, num_steps: int, tol: float, largest: jax.Array
+    operator: Operator, b: Tree, u: Tree, steps: tuple[int, int], scale: Any, tol: float, largest: jax.Array
 ) -> tuple[Tree, SolveInfo]:
-    """The answer and what is known of it: an iteration that diverged answers NaN."""
+    r"""The answer and what is known of it after `steps` (all, those before the first that counts).
+
+    An iteration that diverged answers NaN. A small residual may hide a large error in directions of little
+    curvature c, which come last: after k steps a share $(1 - c/s)^k \approx e^{-ck/s}$ of them is missing. With
+    the answer's own $c = u^T A u / u^T u$ that share has to be small, too.
+    """
     product = operator.matvec(u)
     residual = share_of(norm(add(b, product, -1.0)), norm(b))
     diverged = ~(residual < 1)
     least = share_of(dot(u, product), dot(u, u))
+    missing = jnp.where(dot(u, u) > 0, jnp.exp(-least * steps[1] / scale), 0)
     u = jax.tree.map(lambda leaf: jnp.where(diverged, jnp.nan, leaf), u)
-    return u, SolveInfo(residual, jnp.asarray(num_steps), residual <= tol, least, largest[None])
+    good = (residual <= tol) & (missing <= tol / 2)
+    return u, SolveInfo(residual, jnp.asarray(steps[0]), good, least, largest[None])

@@ -13,6 +13,7 @@ from references import (
     test_captum_guided,
     test_captum_sampling,
     test_deeplift,
+    test_influence,
     test_lrp,
 )
 from references.compare import QUICK_TO_COMPILE, assert_close
@@ -27,22 +28,29 @@ COVERED = {
     ],
     "captum_pert": [test_captum_sampling.CASES, test_captum_sampling.DETERMINISTIC],
     "deeplift": [test_deeplift.CASES["deeplift"]],
+    "influence": list(test_influence.CASES.values()),
     "lrp": [test_lrp.CASES],
     "own": [test_lrp.CONTRASTS, test_deeplift.CASES["own"], test_attention_lstm.LSTM],
 }
 # Cases whose definition is not ours, with the reason; derivations answer for all but the smoothed ReLU's.
-NOT_OURS = test_lrp.NOT_OURS | test_deeplift.NOT_OURS | test_attention_lstm.NOT_OURS
+NOT_OURS = test_lrp.NOT_OURS | test_deeplift.NOT_OURS | test_attention_lstm.NOT_OURS | test_influence.NOT_OURS
 # Methods that are not there yet.
 LATER = {
     "banzhaf_values": "jaxplain.shapley",
     "feature_ablation": "ablation",
+    "influence_ekfac": "jaxplain.training.ekfac",
+    "influence_kfac": "jaxplain.training.ekfac",
     "infidelity": "jaxplain.metrics.infidelity",
     "kernel_shap": "kernel_shap",
     "layer_conductance": "jaxplain.interior.conductance; captum sums differences between nodes, without weights",
+    "kronfluence_diagonal": "jaxplain.training.ekfac",
+    "kronfluence_ekfac": "jaxplain.training.ekfac",
+    "kronfluence_kfac": "jaxplain.training.ekfac",
     "lime_fixed": "fit_surrogate",
     "occlusion": "occlusion",
     "shapley_value_sampling": "permutation_shap",
     "shapley_values": "exact_shap",
+    "trak_definition": "jaxplain.training.trak",
 }
 
 

@@ -1,0 +1,1 @@
+"""Published claims, reproduced on data that come inside packages."""
