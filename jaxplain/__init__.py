@@ -72,6 +72,7 @@ from jaxplain.training import (
     influence_on_params,
     newton_step_removal,
     removal_effect,
+    representer_points,
     self_influence,
     tracin,
 )
@@ -131,6 +132,7 @@ __all__ = [
     "nth",
     "plant",
     "removal_effect",
+    "representer_points",
     "rules",
     "saliency",
     "score_cam",

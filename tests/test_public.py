@@ -11,8 +11,9 @@ import jaxplain.attribution
 import jaxplain.engine
 import jaxplain.metrics
 import jaxplain.rules
+import jaxplain.training
 
-MODULES = [jaxplain, jaxplain.attribution, jaxplain.engine, jaxplain.metrics, jaxplain.rules]
+MODULES = [jaxplain, jaxplain.attribution, jaxplain.engine, jaxplain.metrics, jaxplain.rules, jaxplain.training]
 SOURCES = sorted(Path(jaxplain.__file__).parent.rglob("*.py"))
 FUNCTIONS = {
     f"{module.__name__}.{name}": getattr(module, name)

@@ -248,8 +248,8 @@ def conjugate_gradients(
         return _State(x, r, add(z, s.p, beta), rz, steps, least, done, broken, alphas, betas)
 
     def some_steps(s: _State) -> _State:
-        # The recurrence for the residual drifts with rounding: where it has, the process starts anew from x. Nested
-        # loops, since a condition inside one would compute both of its branches under vmap.
+        # The recurrence for the residual drifts with rounding: where it has, the process starts anew from x.
+        # Nested loops, since a condition inside one would compute both of its branches under vmap.
         end = s.steps + CHECK
         s = jax.lax.while_loop(lambda s: unfinished(s) & (s.steps < end), step, s)
         true = add(b, matvec(s.x), -1.0)
