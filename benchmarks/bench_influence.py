@@ -62,7 +62,7 @@ def cnn(total: int = 128) -> Case:
     def predict(params, example):
         h = example[0][None]
         for kernel in params[:-1]:
-            options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+            options: Any = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
             h = jax.nn.softplus(jax.lax.conv_general_dilated(h, kernel, (1, 1), "SAME", **options))
             h = jax.lax.reduce_window(h, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4
         return h.reshape(-1) @ params[-1]
@@ -115,7 +115,7 @@ def scans(case: Case) -> list[Row]:
     given: dict[Any, Callable[[], Any]] = {"gradient": lambda: slope(case.params, case.data)}
     limits = _scores.MANY_QUERIES
     compiled = {}
-    for queries in (1, 2, 4, 8, 16, 32):
+    for queries in (1, 4, 16, 64):
         directions = jax.tree.map(lambda leaf: jnp.ones((queries, *leaf.shape), leaf.dtype), case.params)
         for way, limit in (("forward", 1 << 30), ("one gradient each", 0)):
             _scores.MANY_QUERIES = limit  # which of the two ways is traced
@@ -128,7 +128,7 @@ def scans(case: Case) -> list[Row]:
                     f"{case.name}: scan by {way}: {size:.1f} MiB of temporaries for {total} examples, 64 at once"
                 )
     _scores.MANY_QUERIES = limits
-    seconds = interleaved(given, rounds=9)
+    seconds = interleaved(given, rounds=5)
     return [
         ratio_row(
             f"scan of {key[0]} queries by {key[1]}, {case.name}",
@@ -146,7 +146,7 @@ def solving(case: Case) -> list[Row]:
     """Influence by conjugate gradients from end to end, against the flops of what it does."""
     test = jax.tree.map(lambda leaf: leaf[:4], case.data)
     matrix = training.gauss_newton(case.predict, case.output_loss, damping=0.01)
-    explain = jax.jit(jxp.influence(case.loss, curvature=matrix, solve=training.cg(max_steps=20, tol=0.0)))
+    explain = jax.jit(jxp.influence(case.loss, curvature=matrix, solve=training.cg(max_steps=10, tol=0.0)))
     slope = batch_gradient(case)
     given = {
         "gradient": lambda: slope(case.params, case.data),
@@ -155,6 +155,6 @@ def solving(case: Case) -> list[Row]:
     # A product needs, for each query, a forward derivative (two thirds of a gradient) and its transpose (as much).
     steps = int(explain(case.params, case.data, test)[1].num_steps.max()) + 2
     claim = f"{steps} products for 4 queries: about {4 * steps * 4 / 3 + 1:.0f}"
-    seconds = interleaved(given, rounds=7)
+    seconds = interleaved(given, rounds=3)
     name = f"influence of 4 queries by cg, {case.name}"
     return [ratio_row(name, seconds["influence"], "gradient", seconds["gradient"], claim=claim)]

@@ -43,7 +43,7 @@ class Result(NamedTuple):
     actual: np.ndarray
 
 
-def compute(num_train: int = 300, num_digits: int = 4, steps: int = 1500, more: int = 400) -> Result:
+def compute(num_train: int = 300, num_digits: int = 4, steps: int = 1000, more: int = 300) -> Result:
     """Trains, explains, and trains again without the images that were named."""
     train, test = jax.tree.map(jnp.asarray, kit.split(kit.digits(), num_train, 1797 - num_train))
     predict_all = jax.vmap(kit.cnn, (None, 0))
@@ -56,7 +56,8 @@ def compute(num_train: int = 300, num_digits: int = 4, steps: int = 1500, more: 
         return kit.adam(kit.objective(loss, L2, train, weights), start, steps=steps, rate=rate)
 
     params, gradient = fit(kit.cnn_params(jax.random.key(0)), jnp.ones(num_train), steps, 0.02)
-    misread = np.flatnonzero(jax.jit(predict_all)(params, test.x).argmax(-1) != test.y)
+    read = np.asarray(jax.jit(predict_all)(params, test.x).argmax(-1))
+    misread = np.flatnonzero(read != test.y)
     digits = test.take(misread[:num_digits])
 
     curvature = jxp.training.gauss_newton(
@@ -81,20 +82,21 @@ def compute(num_train: int = 300, num_digits: int = 4, steps: int = 1500, more: 
         return jax.vmap(loss, (None, 0))(again, digits), predict_all(again, digits.x).argmax(-1)
 
     # All of them trained on from where training ended; the first with all images, to compare with.
-    losses, reads = jax.device_get(jax.jit(jxp.subset_retraining(retrained))(jax.random.key(0), masks))
+    losses, reads = jax.device_get(jax.jit(jxp.training.subset_retraining(retrained))(jax.random.key(0), masks))
     k = len(digits.y)
     change = (losses[1:] - losses[0]).T  # (digits, groups)
     effect = jax.device_get(jxp.removal_effect(values, num_train)) @ (1 - masks[1:]).T
     own = np.arange(k)
     pick = lambda a: np.stack([a[own, own], a[own, k + own], a[:, 2 * k :].mean(1)], 1)  # noqa: E731
     return Result(
-        *(jax.device_get(d) for d in (train, digits)),
+        jax.device_get(train),
+        jax.device_get(digits),
         len(misread),
         len(test.y),
         float(gradient),
         values,
         info,
-        reads[0],
+        read[misread[:num_digits]],
         reads[1 + own, own],
         losses[0],
         pick(effect),

@@ -66,7 +66,7 @@ def fitted(predict: Callable[..., jax.Array], l2: float, seed: int, train: int =
         return -jax.nn.log_softmax(predict(params, example[0]))[example[1]]
 
     def regularizer(params: Params) -> jax.Array:
-        return l2 / 2 * sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(params))
+        return l2 / 2 * sum((jnp.square(leaf).sum() for leaf in jax.tree.leaves(params)), jnp.zeros(()))
 
     flat, unravel = ravel_pytree(start(predict, seed))
 
@@ -101,7 +101,7 @@ def retrained(problem: Problem, masks: jax.Array, steps: int = 40) -> tuple[jax.
     theta, unravel = ravel_pytree(problem.params)
     total = masks.shape[1]
 
-    def train_fn(_: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def train_fn(_: Any, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         def objective(theta: jax.Array) -> jax.Array:
             params = unravel(theta)
             losses = jax.vmap(problem.loss, (None, 0))(params, problem.train)
@@ -111,12 +111,10 @@ def retrained(problem: Problem, masks: jax.Array, steps: int = 40) -> tuple[jax.
             theta, length = state
             moved = theta - length * (problem.inverse @ jax.grad(objective)(theta))
             better = objective(moved) <= objective(theta)
-            return (
-                jnp.where(better, moved, theta),
-                jnp.where(better, jnp.minimum(2 * length, 1), length / 4),
-            ), None
+            length = jnp.where(better, jnp.minimum(2 * length, 1), length / 4)
+            return (jnp.where(better, moved, theta), length), None
 
-        (end, _), _ = jax.lax.scan(step, (theta, jnp.asarray(1.0)), length=steps)
+        (end, _length), _ = jax.lax.scan(step, (theta, jnp.asarray(1.0)), length=steps)
         left = jnp.linalg.norm(jax.grad(objective)(end))
         return jax.vmap(problem.loss, (None, 0))(unravel(end), problem.test), left
 
@@ -127,7 +125,8 @@ def retrained(problem: Problem, masks: jax.Array, steps: int = 40) -> tuple[jax.
 def compared(predicted: jax.Array, actual: jax.Array) -> tuple[float, float, float]:
     """(R, slope of the truth on the prediction, relative error)."""
     p, a = np.asarray(predicted), np.asarray(actual)
-    return np.corrcoef(p, a)[0, 1], p @ a / (p @ p), np.linalg.norm(p - a) / np.linalg.norm(a)
+    error = np.linalg.norm(p - a) / np.linalg.norm(a)
+    return float(np.corrcoef(p, a)[0, 1]), float(p @ a / (p @ p)), float(error)
 
 
 def leave_one_out_study(
@@ -142,7 +141,7 @@ def leave_one_out_study(
         given = (problem.params, problem.train, problem.test)
         explain = jxp.influence(problem.loss, curvature=curvature, solve=training.dense())
         values, info = explain(*given)
-        found = {"influence": (jxp.removal_effect(values, total), info.residual)}
+        found: dict[str, tuple[Any, Any]] = {"influence": (jxp.removal_effect(values, total), info.residual)}
         newton = jxp.newton_step_removal(problem.loss, curvature=curvature, chunk_size=50)
         steps, step_info = newton(*given)
         found["Newton step"] = (steps, step_info.residual)
@@ -216,6 +215,7 @@ def main() -> None:
     table = Table("problem", "method", "R", "slope", "error", "residual", "worst R", "worst error")
     for problem, study in studies.items():
         for method, figures in study().items():
+            print(problem, method, np.round(np.median(figures, 0), 4), file=sys.stderr)
             middle, low, high = np.median(figures, 0), figures[:, 0].min(), figures[:, 2].max()
             cells = [f"{v:.4f}" for v in middle[:2]] + [f"{middle[2]:.3f}", f"{middle[3]:.1e}"]
             table.add_row(problem, method, *cells, f"{low:.4f}", f"{high:.3f}")

@@ -72,7 +72,7 @@ def influence_table(
     harmful = [i for i in order[::-1] if values[i] > 0][:top]
     first = 0 if test_image is None else 2
     columns = first + max(len(helpful), len(harmful), 1)
-    figure = Figure((columns * _SIZE + 1.4, 2 * (_SIZE + 0.75) + (0.9 if title else 0.5)), layout="constrained")
+    figure = Figure((columns * _SIZE + 1.4, 2 * (_SIZE + 0.55) + (0.9 if title else 0.5)), layout="constrained")
     grid = figure.add_gridspec(2, columns)
     if test_image is not None:
         _draw(figure.add_subplot(grid[:, :2]), photo_of(test_image), test_name, "", FADED)
@@ -81,12 +81,14 @@ def influence_table(
     for row, (side, shown, color, all_of_side) in enumerate(rows):
         for column, i in enumerate(shown):
             ax = figure.add_subplot(grid[row, first + column])
-            _draw(ax, photo_of(pictures[i]), names[i], _signed(values[i]), color)
+            _draw(ax, photo_of(pictures[i]), names[i], _signed(float(values[i])), color)
             if column == 0:
                 ax.set_ylabel(side, fontsize=10, color=color, fontweight="bold")
         left = np.setdiff1d(np.flatnonzero(all_of_side), shown)
         if len(left):
-            notes.append(f"{len(left)} less {side.removeprefix('most ')}, sum {_signed(values[left].sum())}")
+            notes.append(
+                f"{len(left)} less {side.removeprefix('most ')}, sum {_signed(float(values[left].sum()))}"
+            )
     note = f"below the images: {label}" + (f"; not shown: {', '.join(notes)}" if notes else "")
     figure.supxlabel(note, fontsize=8, color=FADED, parse_math=False)
     if title:
@@ -104,4 +106,4 @@ def _draw(ax: Axes, photo: np.ndarray, name: str, caption: str, color: str) -> N
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2g}".replace("-", "−")
+    return (f"{value:+,.0f}" if abs(value) >= 100 else f"{value:+.2g}").replace("-", "−")

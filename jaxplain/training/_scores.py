@@ -17,7 +17,7 @@ from jaxplain.training.solve import SolveInfo, warn_about
 
 # From this many queries on, one gradient an example, contracted with all of them, is cheaper than a forward
 # derivative for each query: `benchmarks/bench_influence.py` measures both.
-MANY_QUERIES = 8
+MANY_QUERIES = 32
 
 
 class Setting(NamedTuple):
