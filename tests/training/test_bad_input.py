@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from training.problems import operator_of, softmax_regression
 
 from jaxplain import training
-from training.problems import operator_of, softmax_regression
 
 PROBLEM = softmax_regression()
 PARAMS, TRAIN, TEST, LOSS = PROBLEM.params, PROBLEM.train, PROBLEM.test, PROBLEM.loss

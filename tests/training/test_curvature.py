@@ -7,8 +7,6 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from references import derivations_influence as by_hand
 from references.compare import assert_close
-
-from jaxplain import training
 from training.problems import (
     L2,
     as_tree,
@@ -23,6 +21,8 @@ from training.problems import (
     tanh_network,
     with_eigenvalues,
 )
+
+from jaxplain import training
 
 
 def make(problem, kind, **options):

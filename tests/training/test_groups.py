@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from references import derivations_influence as by_hand
 from references.compare import assert_close
+from training.problems import L2, quick, regularizer, softmax_regression
 
 from jaxplain import training
-from training.problems import L2, quick, regularizer, softmax_regression
 
 N = 24
 GROUP = np.isin(np.arange(N), [0, 3, 9, 10, 17])  # a fifth

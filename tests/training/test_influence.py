@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from references import derivations_influence as by_hand
 from references.compare import assert_close
+from training.problems import L2, as_tree, flat, output_loss, quick, regularizer, softmax_regression, tanh_network
 
 from jaxplain import training
 from jaxplain.training import _scores
-from training.problems import L2, as_tree, flat, output_loss, quick, regularizer, softmax_regression, tanh_network
 
 N = 24
 H = 1e-4  # the change of a weight in the test against retraining

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from training.problems import quick
 
 from jaxplain import training
-from training.problems import quick
 
 DATA = np.array([1.0, 2.0, 6.0, -3.0, 0.5])
 

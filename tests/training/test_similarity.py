@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from references import derivations_influence as by_hand
 from references.compare import assert_close
+from training.problems import L2, as_tree, output_loss, quick, softmax_regression, tanh_network
 
 from jaxplain import training
-from training.problems import L2, as_tree, output_loss, quick, softmax_regression, tanh_network
 
 
 def last_layer(path):

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from references import derivations_influence as by_hand
 from references.compare import assert_close
-
-from jaxplain import training
 from training.problems import (
     L2,
     as_tree,
@@ -20,6 +18,8 @@ from training.problems import (
     softmax_regression,
     with_eigenvalues,
 )
+
+from jaxplain import training
 
 VALUES = [0.2, 0.5, 1.0, 2.0, 3.5, 6.0]
 DAMPING = 0.1
