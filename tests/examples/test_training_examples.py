@@ -88,7 +88,7 @@ def test_flipped_labels_are_found(written):
 
 
 def test_smoothing_the_hinge_helps(written):
-    result = smooth_hinge.compute(num_train=60, seeds=1)
+    result = smooth_hinge.compute(num_train=80, seeds=1)
     assert result.gap < 1e-5
     (none, _), (narrow, slope), (wide, _) = (np.median(result.agreement(t), 0) for t in smooth_hinge.WIDTHS)
     assert narrow > none
