@@ -5,6 +5,9 @@ Usage:
 
 In one batch of the training digits every 8 was entered as a 3. Influence is summed over the misread digits of a
 validation set; the most harmful images are looked at, and left out; what that gains is measured on other digits.
+
+This is an easy bug to find. Another that was tried, a batch of images turned on their side, was not found (18 % of
+the most harmful, 10 % by chance), and leaving those out did not help.
 """
 
 import time

@@ -8,7 +8,8 @@ these parameters is computed with t log(1 + exp((1 - s) / t)), and compared with
 t = 0 the Hessian sees the regulariser alone. Source: Koh and Liang 2017, section 4.2.
 
 Printed for every width t: Pearson's R, which is blind to size, and the slope, which is 1 for the right size. An
-example exactly on the margin stays hard: influence holds the margin fixed there, and retraining lets it go.
+example exactly on the margin stays hard: influence holds the margin fixed there, and retraining lets it go. The
+strengths of the regulariser shown were chosen among six: with less than .1 R is lower still (.2 to .75 at .01).
 """
 
 import time
