@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import _jax
-from jaxplain._chunk import check_count, stack
+from jaxplain._chunk import accumulator_dtype, check_count, stack
 from jaxplain._tree import check_key, named_after
 from jaxplain.training._vectors import Loss, Split, Tree, add, checked, gram
 from jaxplain.training.curvature import hessian
@@ -98,7 +98,8 @@ def scores(loss: Loss, split: Split, data: Tree, directions: Tree, chunk_size: i
         slope = gradient(loss, split, example)
         return gram(directions, jax.tree.map(lambda leaf: leaf[None], slope))[:, 0]
 
-    return stack(backward if queries >= MANY_QUERIES else forward, data, chunk_size=chunk_size).T
+    values = stack(backward if queries >= MANY_QUERIES else forward, data, chunk_size=chunk_size).T
+    return values.astype(accumulator_dtype(values.dtype))
 
 
 def cast(tree: Tree, like: Tree) -> Tree:
@@ -119,7 +120,7 @@ def returned(name: str, loss_fn: Loss, solve: Any, compute: Callable[..., tuple[
         if needs_key:
             check_key(args[0] if args else None, name)
         key, rest = (args[0], args[1:]) if needs_key else (None, args)
-        plain = all(isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int) for leaf in leaves(rest))
+        plain = all(isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves(rest))
         value, info = (fast if plain else compute)(key, *rest)
         warn_about(info)
         return value, info

@@ -171,21 +171,23 @@ def newton_step_removal(
         operator = chosen.curvature(params, train)
         count("test", test)
         free, total = operator.split, operator.num_examples
-        _, unravel = ravel_pytree(free.free)
+        flat_params, unravel = ravel_pytree(free.free)
         name, instead = "newton_step_removal", "use influence with an iterative solver"
         matrix = as_matrix(operator, 64, max_parameters, who=name, instead=instead)
         values, vectors = jnp.linalg.eigh(matrix)
+        # A preconditioner must be positive, and finite, where H is singular or slightly off by rounding.
+        sizes = jnp.maximum(jnp.abs(values), values.size * jnp.finfo(values.dtype).eps * jnp.abs(values).max())
         test_losses = jax.vmap(chosen.test, (None, 0))
 
         def inverse(v: Tree) -> Tree:
-            flat = ravel_pytree(v)[0]
-            return unravel(vectors @ ((vectors.T @ flat) / values))
+            flat = ravel_pytree(v)[0].astype(values.dtype)
+            return unravel((vectors @ ((vectors.T @ flat) / sizes)).astype(flat_params.dtype))
 
         def one(index_and_example: Any) -> tuple[jax.Array, SolveInfo]:
             index, example = index_and_example
 
             def without(v: Tree) -> Tree:
-                left = unravel(matrix @ ravel_pytree(v)[0])
+                left = unravel((matrix @ ravel_pytree(v)[0].astype(values.dtype)).astype(flat_params.dtype))
                 left = add(left, own_product(operator, index, v), -1 / total)
                 return add(left, operator.regularizer_product(v), -1 / total) if include_regularizer else left
 
@@ -196,7 +198,9 @@ def newton_step_removal(
             return after - before, info
 
         effects, info = stack(one, (jnp.arange(total), train), chunk_size=chunk_size)
-        return effects.T, info._replace(min_curvature=jnp.minimum(info.min_curvature, values[0]))
+        least = jnp.minimum(info.min_curvature, values[0])
+        spectrum = jnp.broadcast_to(values, (total, values.size))
+        return effects.T, info._replace(min_curvature=least, ritz_values=spectrum)
 
     return returned("newton_step_removal", loss_fn, None, compute)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jaxplain._chunk import check_count, stack
+from jaxplain._chunk import accumulator_dtype, check_count, stack
 from jaxplain.training._vectors import Tree, gaussian
 from jaxplain.training.operators import Operator
 from jaxplain.training.solve import Apply, Preconditioner, SolveInfo, Solver, share_of
@@ -56,7 +56,8 @@ def lanczos(rank: int, *, tail: bool = True, num_steps: int | None = None, tol: 
         flat, unravel = ravel_pytree(operator.split.free)
         size = flat.size
         steps = min(size, 2 * rank + 10 if num_steps is None else num_steps)
-        start = ravel_pytree(gaussian(key, operator.split.free))[0]
+        kind = accumulator_dtype(flat.dtype)
+        start = ravel_pytree(gaussian(key, operator.split.free))[0].astype(kind)
         undamped = shifted(operator, unravel)
 
         def step(state: tuple[jax.Array, jax.Array], k: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
@@ -71,8 +72,8 @@ def lanczos(rank: int, *, tail: bool = True, num_steps: int | None = None, tol: 
             w = jnp.where(length > 1e3 * jnp.finfo(w.dtype).eps * scale, w / jnp.where(length == 0, 1, length), 0)
             return (basis.at[k + 1].set(w), products), None
 
-        basis = jnp.zeros((steps + 1, size), flat.dtype).at[0].set(start / jnp.linalg.norm(start))
-        (basis, products), _ = jax.lax.scan(step, (basis, jnp.zeros((steps, size), flat.dtype)), jnp.arange(steps))
+        basis = jnp.zeros((steps + 1, size), kind).at[0].set(start / jnp.linalg.norm(start))
+        (basis, products), _ = jax.lax.scan(step, (basis, jnp.zeros((steps, size), kind)), jnp.arange(steps))
         basis = basis[:steps]
         small = basis @ products.T
         values, turn = jnp.linalg.eigh((small + small.T) / 2)
@@ -150,12 +151,15 @@ def nystrom_preconditioner(rank: int) -> Preconditioner:
     def make(key: jax.Array, operator: Operator) -> Apply:
         values, vectors = sketched(key, operator, rank)
         damped = values + operator.damping
-        # The smallest kept eigenvalue stands for the rest, with or without a damping.
-        weights = jnp.where(damped > 0, damped[-1] / damped, 1) - 1
+        # The smallest kept eigenvalue stands for the rest, but not one that is rounding: of a singular matrix.
+        floor = jnp.sqrt(jnp.finfo(damped.dtype).eps) * damped[0]
+        damped = jnp.maximum(damped, floor)
+        weights = jnp.where(damped > 0, damped[-1] / jnp.where(damped > 0, damped, 1), 1) - 1
 
         def apply(v: Tree) -> Tree:
-            flat, unravel = ravel_pytree(v)
-            return unravel(flat + vectors.T @ (weights * (vectors @ flat)))
+            given, unravel = ravel_pytree(v)
+            flat = given.astype(vectors.dtype)
+            return unravel((flat + vectors.T @ (weights * (vectors @ flat))).astype(given.dtype))
 
         return apply
 
@@ -164,9 +168,11 @@ def nystrom_preconditioner(rank: int) -> Preconditioner:
 
 def shifted(operator: Operator, unravel: Any) -> Any:
     """The product with A - damping I on flat vectors."""
+    kind = ravel_pytree(operator.split.free)[0].dtype
 
     def product(v: jax.Array) -> jax.Array:
-        return ravel_pytree(operator.matvec(unravel(v)))[0] - jnp.asarray(operator.damping, v.dtype) * v
+        whole = ravel_pytree(operator.matvec(unravel(v.astype(kind))))[0].astype(v.dtype)
+        return whole - jnp.asarray(operator.damping, v.dtype) * v
 
     return product
 
@@ -175,7 +181,7 @@ def sketched(key: jax.Array, operator: Operator, rank: int) -> tuple[jax.Array, 
     """(eigenvalues descending, eigenvectors as rows) of the Nyström approximation of A - damping I."""
     flat, unravel = ravel_pytree(operator.split.free)
     rank = min(rank, flat.size)
-    omega = jnp.linalg.qr(jax.random.normal(key, (flat.size, rank), flat.dtype))[0]
+    omega = jnp.linalg.qr(jax.random.normal(key, (flat.size, rank), accumulator_dtype(flat.dtype)))[0]
     y = stack(shifted(operator, unravel), omega.T, chunk_size=64).T
     # A little of the identity is added before the root is taken, and taken away after.
     nu = jnp.sqrt(jnp.asarray(flat.size, y.dtype)) * jnp.finfo(y.dtype).eps * jnp.linalg.norm(y)
@@ -198,13 +204,15 @@ def inverse(
     rest = jnp.where(jnp.asarray(operator.damping) > 0, operator.damping, smallest).astype(values.dtype)
 
     def apply(b: Tree) -> tuple[Tree, SolveInfo]:
-        flat, unravel = ravel_pytree(b)
+        given, unravel = ravel_pytree(b)
+        flat = given.astype(vectors.dtype)
         along = vectors @ flat
         x = vectors.T @ jnp.where(real, along / jnp.where(values == 0, 1, values), 0)
         if tail:
             x = x + (flat - vectors.T @ along) / rest
-        product = ravel_pytree(operator.matvec(unravel(x)))[0]
+        x = unravel(x.astype(given.dtype))
+        product = ravel_pytree(operator.matvec(x))[0].astype(flat.dtype)
         residual = share_of(jnp.linalg.norm(flat - product), jnp.linalg.norm(flat))
-        return unravel(x), SolveInfo(residual, jnp.asarray(steps), residual <= tol, known[0], known)
+        return x, SolveInfo(residual, jnp.asarray(steps), residual <= tol, known[0], known)
 
     return apply

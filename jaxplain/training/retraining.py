@@ -100,7 +100,7 @@ def linear_datamodeling_score(predicted: Any, actual: Any) -> jax.Array:
     r"""The rank correlation, over subsets, between predicted and actual outcomes, averaged over test examples.
 
     Args:
-        predicted: (num_test, num_subsets), such as `-influence @ masks.T`: sums of what the kept examples add.
+        predicted: (num_test, num_subsets), such as `influence @ masks.T` for losses: what the kept examples add.
         actual: (num_test, num_subsets), the outcomes after retraining on those subsets.
 
     Returns:

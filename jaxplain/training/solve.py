@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jaxplain import _jax
-from jaxplain._chunk import check_count, stack
+from jaxplain._chunk import accumulator_dtype, check_count, stack
 from jaxplain.training._vectors import Tree, add, dot, norm, times
 from jaxplain.training.operators import Operator
 
@@ -87,7 +87,9 @@ def warn_about(info: SolveInfo) -> None:
     if any(_jax.is_tracer(field) for field in info):
         return
     least, unsolved = float(info.min_curvature.min()), int((~info.converged).sum())
-    if least < 0:
+    known = jnp.abs(jnp.where(jnp.isnan(info.ritz_values), 0, info.ritz_values))
+    rounding = 100 * float(jnp.finfo(known.dtype).eps) * float(known.max(initial=0))
+    if least < -rounding:
         message = (
             f"the curvature is indefinite (a direction with {least:.3g} was met), so influence is not meaningful: "
             "use curvature=gauss_newton(predict, output_loss), or a larger damping, or train to a minimum"
@@ -133,12 +135,13 @@ def dense(*, chunk_size: int = 64, max_parameters: int = 20_000) -> Solver:
         values, vectors = jnp.linalg.eigh(matrix)
 
         def apply(b: Tree) -> tuple[Tree, SolveInfo]:
-            flat, unravel = ravel_pytree(b)
+            given, unravel = ravel_pytree(b)
+            flat = given.astype(matrix.dtype)
             x = vectors @ ((vectors.T @ flat) / values)
             x = x + vectors @ ((vectors.T @ (flat - matrix @ x)) / values)  # one step of refinement
             residual = share_of(jnp.linalg.norm(flat - matrix @ x), jnp.linalg.norm(flat))
             good = residual < jnp.sqrt(jnp.finfo(flat.dtype).eps)
-            return unravel(x), SolveInfo(residual, jnp.asarray(1), good, values[0], values)
+            return unravel(x.astype(given.dtype)), SolveInfo(residual, jnp.asarray(1), good, values[0], values)
 
         return apply
 
@@ -146,7 +149,7 @@ def dense(*, chunk_size: int = 64, max_parameters: int = 20_000) -> Solver:
 
 
 def as_matrix(operator: Operator, chunk_size: int, max_parameters: int, *, who: str, instead: str) -> jax.Array:
-    """An operator as a symmetric matrix."""
+    """An operator as a symmetric matrix, in the accumulator's type."""
     flat, unravel = ravel_pytree(operator.split.free)
     size = flat.size
     if size > max_parameters:
@@ -159,6 +162,7 @@ def as_matrix(operator: Operator, chunk_size: int, max_parameters: int, *, who: 
         jnp.eye(size, dtype=flat.dtype),
         chunk_size=chunk_size,
     )
+    columns = columns.astype(accumulator_dtype(flat.dtype))
     return (columns + columns.T) / 2
 
 
@@ -191,7 +195,7 @@ def cg(*, max_steps: int = 100, tol: float = 1e-6, preconditioner: Preconditione
 
     Args:
         max_steps: how many products at most, those that check the residual apart.
-        tol: the relative residual asked for; near the rounding of the parameters' type it is not reached.
+        tol: the relative residual asked for, at least four times the rounding of the parameters' type.
         preconditioner: `nystrom_preconditioner(rank)`; the solver then needs a key.
 
     Returns:
@@ -224,8 +228,13 @@ def conjugate_gradients(
     matvec: Apply, b: Tree, precondition: Apply, max_steps: int, tol: float, *, plain: bool
 ) -> tuple[Tree, SolveInfo]:
     """Preconditioned conjugate gradients from 0; with a plain inner product the Ritz values are those of A."""
+    # Of a very small or large b the squares would leave the range of float32: it is solved for b / max |b|.
+    kind = norm(b).dtype
+    most = jnp.stack([jnp.abs(leaf).max().astype(kind) for leaf in jax.tree.leaves(b)]).max()
+    unit = jnp.where((most > 0) & jnp.isfinite(most), most, 1)
+    b = jax.tree.map(lambda leaf: (leaf.astype(kind) / unit).astype(leaf.dtype), b)
+    tol = jnp.maximum(tol, 4 * max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(b)))
     size = norm(b)
-    kind = size.dtype
 
     def unfinished(s: _State) -> jax.Array:
         return (s.steps < max_steps) & ~s.done & ~s.broken
@@ -276,7 +285,7 @@ def conjugate_gradients(
     ritz = ritz_values(end.alphas, end.betas) if plain else unknown
     # What is not finite in b or in A is not finite in the answer: x = 0 would read as "no influence".
     finite = jnp.isfinite(size) & jnp.isfinite(residual) & ~jnp.isnan(end.least)
-    x = jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.nan), end.x)
+    x = jax.tree.map(lambda leaf: (jnp.where(finite, leaf.astype(kind), jnp.nan) * unit).astype(leaf.dtype), end.x)
     residual = jnp.where(finite, residual, jnp.nan)
     return x, SolveInfo(residual, end.steps, residual <= 2 * tol, end.least, ritz)
 

@@ -312,3 +312,38 @@ def test_every_solver_is_one_trace(recwarn):
             counts.append(len(traces))
         assert counts[0] == counts[1] <= 3
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-19, 1e-12, 1e12, 1e20])
+def test_cg_of_very_small_and_large_right_hand_sides_in_float32(scale):
+    loss = lambda w, x: jnp.square(w @ x) / 2
+    data = jnp.diag(jnp.asarray([1.0, 0.1, 0.01], jnp.float32))
+    operator = training.hessian(loss, damping=1e-3)(jnp.ones(3, jnp.float32), data)
+    b = jnp.full(3, scale, jnp.float32)
+    x, info = training.cg()(operator, b)
+    exact = scale / (np.square([1.0, 0.1, 0.01]) / 3 + 1e-3)
+    np.testing.assert_allclose(np.asarray(x, np.float64) / exact, 1, rtol=1e-4)  # float32
+    assert info.converged
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_solvers_that_factorise_keep_16_bits(dtype):
+    loss = lambda w, x: jnp.square(w @ x) / 2
+    data = jnp.diag(jnp.asarray([1.0, 0.5, 0.25], dtype))
+    operator = training.hessian(loss, damping=0.125)(jnp.ones(3, dtype), data)
+    b = jnp.ones(3, dtype)
+    exact = 1 / (np.square([1.0, 0.5, 0.25]) / 3 + 0.125)
+    for solver in (training.dense(), training.lanczos(3), training.nystrom(3), training.cg()):
+        x, _ = solver(*[jax.random.key(0)] * solver.needs_key, operator, b)
+        assert x.dtype == dtype
+        np.testing.assert_allclose(np.asarray(x, np.float64), exact, rtol=0.05)  # 8 bits
+
+
+def test_rounding_is_not_called_indefinite():
+    """Softmax is singular along one shift: an eigenvalue of -4e-8 says nothing of the problem."""
+    info = training.SolveInfo(*map(jnp.asarray, (1e-7, 1, True, -4e-8)), jnp.asarray([-4e-8, 1.0], jnp.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        training.warn_about(info)
+    with pytest.warns(training.SolveWarning, match="indefinite"):
+        training.warn_about(info._replace(min_curvature=jnp.asarray(-1e-2)))
