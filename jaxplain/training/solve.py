@@ -233,7 +233,7 @@ def conjugate_gradients(
     most = jnp.stack([jnp.abs(leaf).max().astype(kind) for leaf in jax.tree.leaves(b)]).max()
     unit = jnp.where((most > 0) & jnp.isfinite(most), most, 1)
     b = jax.tree.map(lambda leaf: (leaf.astype(kind) / unit).astype(leaf.dtype), b)
-    tol = jnp.maximum(tol, 4 * max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(b)))
+    enough = jnp.maximum(tol, 4 * max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(b)))
     size = norm(b)
 
     def unfinished(s: _State) -> jax.Array:
@@ -253,7 +253,7 @@ def conjugate_gradients(
         steps = s.steps + jnp.where(broken, 0, 1)
         alphas = s.alphas.at[s.steps].set(jnp.where(broken, jnp.nan, alpha))
         betas = s.betas.at[s.steps].set(jnp.where(broken, jnp.nan, beta))
-        done = norm(r) <= tol * size
+        done = norm(r) <= enough * size
         return _State(x, r, add(z, s.p, beta), rz, steps, least, done, broken, alphas, betas)
 
     def some_steps(s: _State) -> _State:
@@ -269,7 +269,7 @@ def conjugate_gradients(
             r=chosen(true, s.r),
             p=chosen(z, s.p),
             rz=jnp.where(drifted, dot(true, z), s.rz),
-            done=s.done & (~drifted | (norm(true) <= tol * size)),
+            done=s.done & (~drifted | (norm(true) <= enough * size)),
             betas=s.betas.at[s.steps - 1].set(jnp.where(drifted, 0, s.betas[s.steps - 1])),
         )
 
@@ -287,7 +287,7 @@ def conjugate_gradients(
     finite = jnp.isfinite(size) & jnp.isfinite(residual) & ~jnp.isnan(end.least)
     x = jax.tree.map(lambda leaf: (jnp.where(finite, leaf.astype(kind), jnp.nan) * unit).astype(leaf.dtype), end.x)
     residual = jnp.where(finite, residual, jnp.nan)
-    return x, SolveInfo(residual, end.steps, residual <= 2 * tol, end.least, ritz)
+    return x, SolveInfo(residual, end.steps, residual <= 2 * enough, end.least, ritz)
 
 
 def ritz_values(alphas: jax.Array, betas: jax.Array) -> jax.Array:
