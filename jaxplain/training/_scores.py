@@ -4,10 +4,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxplain import _jax
 from jaxplain._chunk import accumulator_dtype, check_count, stack
 from jaxplain._tree import check_key, named_after
 from jaxplain.training._vectors import Loss, Split, Tree, add, checked, gram
@@ -120,24 +118,9 @@ def returned(name: str, loss_fn: Loss, solve: Any, compute: Callable[..., tuple[
         if needs_key:
             check_key(args[0] if args else None, name)
         key, rest = (args[0], args[1:]) if needs_key else (None, args)
-        plain = all(isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves(rest))
+        plain = all(isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in jax.tree.leaves(rest))
         value, info = (fast if plain else compute)(key, *rest)
         warn_about(info)
         return value, info
 
     return explain
-
-
-def leaves(tree: Any) -> list[Any]:
-    """The leaves of arguments."""
-    return jax.tree.leaves(tree)
-
-
-def is_traced(tree: Any) -> bool:
-    """Whether any leaf is being traced."""
-    return any(_jax.is_tracer(leaf) for leaf in leaves(tree))
-
-
-def stacked(example: Tree) -> Tree:
-    """One example as a data set."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], example)

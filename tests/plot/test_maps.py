@@ -67,7 +67,7 @@ def test_heatmap_keeps_cells_and_the_colours_of_the_photo():
     figure = heatmap(SIGNED[:3, :4], np.round(255 * PHOTO).astype(np.uint8))
     photo, drawn = figure.axes[0].images[0], figure.axes[1].images[0]
     # Half a step of the 8 bits that the photo was rounded to.
-    np.testing.assert_allclose(photo.get_array(), PHOTO, atol=0.5 / 255 + 1e-6)
+    np.testing.assert_allclose(photo.get_array(), PHOTO, atol=0.5 / 255 + 1e-6)  # rounded to 8 bits
     np.testing.assert_array_equal(drawn.get_array(), SIGNED[:3, :4])
 
 

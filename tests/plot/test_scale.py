@@ -96,7 +96,7 @@ def test_opacity_is_proportional_to_magnitude(signed):
     values = np.linspace(-1.0 if signed else 0.0, 1.0, 5)[None, :] * np.ones((5, 1))
     shown = pixels(map_artist(overlay(values, np.zeros((5, 5)), alpha=0.8, percentile=100)))
     # One step of a colour map of some 256 colours.
-    np.testing.assert_allclose(shown[..., 3], 0.8 * np.abs(values), atol=0.8 / 256)
+    np.testing.assert_allclose(shown[..., 3], 0.8 * np.abs(values), atol=0.8 / 256)  # 256 colours
     assert np.all(shown[values == 0, 3] == 0)
 
 
