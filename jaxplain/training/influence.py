@@ -61,10 +61,9 @@ def influence(
         TypeError: a loss is no float scalar, a parameter no float, or `solve` no solver.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from jaxplain import training
+        >>> import jax.numpy as jnp, jaxplain as jxp
         >>> loss = lambda w, z: 0.5 * (w - z) ** 2  # minimised by the mean
-        >>> values, info = training.influence(loss)(jnp.array(2.0), jnp.array([1.0, 3.0]), jnp.array([5.0]))
+        >>> values, info = jxp.influence(loss)(jnp.array(2.0), jnp.array([1.0, 3.0]), jnp.array([5.0]))
         >>> values
         Array([[ 3., -3.]], dtype=float32)
 
