@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.extend import core as jex_core
 from jax.extend import source_info_util
@@ -107,6 +109,36 @@ def marks_varying(eqn: Any) -> bool:
     mark = jax.make_jaxpr(lambda x: jax.lax.pcast(x, tuple(eqn.params["axes"]), to="varying"))
     (made,) = open_jaxpr(mark(0.0))[0].eqns
     return eqn.primitive is made.primitive
+
+
+def vary_together(tree: Any, *others: Any) -> Any:
+    """`tree`, its arrays marked as varying over every mesh axis that one of them or of `others` varies over.
+
+    Inside `shard_map` a gradient by a value that is the same on all devices is summed over them. An explanation of
+    what each device holds must not be: what it differentiates by has to vary as the rest does.
+    """
+    axes = {axis for leaf in jax.tree.leaves((tree, others)) for axis in _mesh_axes(leaf)}
+
+    def mark(leaf: Any) -> Any:
+        if not isinstance(leaf, float | jax.Array | np.ndarray | np.generic):
+            return leaf
+        missing = tuple(sorted(axes - set(_mesh_axes(leaf))))
+        return jax.lax.pcast(jnp.asarray(leaf), missing, to="varying") if missing else leaf
+
+    return jax.tree.map(mark, tree) if axes else tree
+
+
+def varies(tree: Any) -> bool:
+    """Whether a leaf differs between the devices of a mesh, inside `shard_map`."""
+    return any(_mesh_axes(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def _mesh_axes(leaf: Any) -> tuple[str, ...]:
+    """The mesh axes that a value varies over: `.mat.varying` of its type, which was `.vma` before 0.10."""
+    if not is_tracer(leaf):
+        return ()
+    kind = jax.typeof(leaf)
+    return tuple(getattr(getattr(kind, "mat", kind), "varying", getattr(kind, "vma", ())))
 
 
 def evaluate_plainly(eqn: Any, operands: Sequence[Any]) -> list[Any]:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain import _jax
 from jaxplain._chunk import accumulator_dtype
 
 
@@ -80,7 +81,7 @@ def num_players(groups: Any, x: Any) -> int:
 
 
 def _labels(numbers: Any, leaf: jax.Array) -> np.ndarray:
-    if isinstance(numbers, jax.core.Tracer):
+    if _jax.is_tracer(numbers):
         raise TypeError(
             "groups must be known before tracing, since their count is a shape: give a numpy array, "
             "not an argument of a function under jit or vmap"

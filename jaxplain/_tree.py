@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain import _jax
 from jaxplain._chunk import to_accumulator
 
 Scalar = Callable[..., jax.Array]
@@ -102,7 +103,7 @@ def problem(f: Scalar, argnums: int | tuple[int, ...], args: tuple[Any, ...], kw
     """Close `f` over everything but the float leaves of the explained argument(s)."""
     where = positions(argnums, len(args))
     explained = tuple(args[i] for i in where)
-    x = float_leaves(explained)
+    x = _jax.vary_together(float_leaves(explained), args, kwargs)
 
     def fx(leaves):
         leaves = leaves if isinstance(argnums, tuple) else (leaves,)

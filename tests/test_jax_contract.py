@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import Mesh, PartitionSpec
 
 from jaxplain import _jax
 
@@ -150,6 +151,28 @@ def test_a_jitted_function_is_traced_once_for_vmap_scan_and_a_plain_call():
 
     jax.make_jaxpr(lambda xs: (jax.vmap(f)(xs), jax.lax.map(f, xs), jax.vmap(f)(xs[:1])))(jnp.ones(3))
     assert len(traces) == 1
+
+
+def test_values_say_which_mesh_axes_they_vary_over():
+    """A gradient inside `shard_map` is summed over the devices unless what it is taken by varies as they do."""
+    mesh = Mesh(np.array(jax.devices()[:4]), ("d",))
+
+    def f(w, x):
+        assert _jax.varies(x)
+        assert not _jax.varies(w)
+        marked, same, key = _jax.vary_together((w, 3, jax.random.key(0)), x)
+        assert _jax.varies((marked, key))
+        assert same == 3
+        slope = jax.grad(lambda w: (w * x).sum())
+        return slope(w)[None], slope(marked)[None]
+
+    here, apart = PartitionSpec(), PartitionSpec("d")
+    summed, own = jax.jit(jax.shard_map(f, mesh=mesh, in_specs=(here, apart), out_specs=(apart, apart)))(
+        jnp.ones(()), jnp.arange(4.0)
+    )
+    np.testing.assert_array_equal(summed, [6, 6, 6, 6])
+    np.testing.assert_array_equal(own, [0, 1, 2, 3])
+    assert _jax.vary_together(1.0) == 1.0
 
 
 def test_source_lines_name_the_users_code():

@@ -86,7 +86,9 @@ def fitted(predict: Callable[..., jax.Array], l2: float, seed: int, train: int =
             moved = jnp.where(better | small, moved, theta)
             return (moved, jnp.where(better, damping / 5, damping * 5) * ~small), None
 
-        (theta, _), _ = jax.lax.scan(step, (theta, jnp.asarray(1e-2)), length=12 if predict is linear else 60)
+        go_on = lambda s: (jnp.linalg.norm(jax.grad(objective)(s[0])) > 1e-9) & (s[2] < 300)  # noqa: E731
+        following = lambda s: (*step((s[0], s[1]), None)[0], s[2] + 1)  # noqa: E731
+        theta, _, _ = jax.lax.while_loop(go_on, following, (theta, jnp.asarray(1e-2), 0))
         return theta, jax.hessian(objective)(theta), jnp.linalg.norm(jax.grad(objective)(theta))
 
     theta, bent, slope = newton(flat)
@@ -149,7 +151,7 @@ def leave_one_out_study(
         top = jnp.argsort(-jnp.abs(values), axis=1)[:, :TOP]
         chosen = jnp.unique(top)
         masks = jnp.ones((len(chosen) + 1, total)).at[jnp.arange(len(chosen)), chosen].set(0)
-        losses, left = retrained(problem, masks)
+        losses, left = retrained(problem, masks, steps=40 if predict is linear else 150)
         changes = (losses[:-1] - losses[-1:]).T
         print(f"seed {seed}: gradient left {problem.slope:.1e}, {left:.1e} after retraining", file=sys.stderr)
         for name, (effects, residual) in found.items():

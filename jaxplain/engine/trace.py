@@ -176,7 +176,7 @@ def trace(
     `tokens` allows an explained argument without floats: its integer arrays are then live, to find sites by.
     """
     where = positions(argnums, len(args))
-    given = tuple(args[i] for i in where)
+    given = _jax.vary_together(tuple(args[i] for i in where), args, kwargs)
     tokens = tokens and not any(is_float_leaf(leaf) for leaf in jax.tree.leaves(given))
     if tokens:
         explained = jax.tree.map(lambda leaf: None, given)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxplain import _jax
 from jaxplain._chunk import accumulator_dtype, check_count, stack
 from jaxplain._tree import check_key, named_after
 from jaxplain.training._vectors import Loss, Split, Tree, add, checked, gram
@@ -105,10 +106,17 @@ def cast(tree: Tree, like: Tree) -> Tree:
     return jax.tree.map(lambda leaf, model: leaf.astype(model.dtype), tree, like)
 
 
-def returned(name: str, loss_fn: Loss, solve: Any, compute: Callable[..., tuple[Any, SolveInfo]]) -> Any:
+def returned(
+    name: str,
+    loss_fn: Loss,
+    solve: Any,
+    compute: Callable[..., tuple[Any, SolveInfo]],
+    check: Callable[..., None] = lambda *_: None,
+) -> Any:
     """The function that a transform returns: `compute(key, ...)` in one program, a key first if the solver draws.
 
-    Called outside of a trace it also warns of systems that were not solved.
+    `check(...)` sees the arguments before they are traced. Called outside of a trace it also warns of systems that
+    were not solved.
     """
     fast = jax.jit(compute)
     needs_key = getattr(solve, "needs_key", False)
@@ -118,6 +126,8 @@ def returned(name: str, loss_fn: Loss, solve: Any, compute: Callable[..., tuple[
         if needs_key:
             check_key(args[0] if args else None, name)
         key, rest = (args[0], args[1:]) if needs_key else (None, args)
+        check(*rest)
+        rest = _jax.vary_together(rest)
         plain = all(isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in jax.tree.leaves(rest))
         value, info = (fast if plain else compute)(key, *rest)
         warn_about(info)

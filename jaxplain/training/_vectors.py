@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain import _jax
 from jaxplain._chunk import accumulator_dtype
 from jaxplain._tree import check_scalar, describe
 
@@ -47,11 +48,11 @@ def scaled(x: jax.Array, scale: Any) -> jax.Array:
 
 
 def gaussian(key: jax.Array, like: Tree) -> Tree:
-    """A tree of independent normal numbers."""
+    """A tree of independent normal numbers, varying over a mesh as `like` does."""
     leaves, structure = jax.tree.flatten(like)
     keys = jax.random.split(key, len(leaves))
     drawn = [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, drawn)
+    return _jax.vary_together(jax.tree.unflatten(structure, drawn), like)
 
 
 def gram(a: Tree, b: Tree) -> jax.Array:

@@ -11,8 +11,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jaxplain import _jax
 from jaxplain._chunk import check_count, fold, stack
 from jaxplain.training import _scores
 from jaxplain.training._scores import returned, setting
@@ -109,7 +111,7 @@ def group_influence(
         values = _scores.scores(chosen.test, free, test, direction, chunk_size)[0]
         return -values, jax.tree.map(lambda *parts: jnp.stack(parts), *infos)
 
-    return returned("group_influence", loss_fn, solve, compute)
+    return returned("group_influence", loss_fn, solve, compute, check=check_mask)
 
 
 def newton_step_removal(
@@ -203,6 +205,17 @@ def newton_step_removal(
         return effects.T, info._replace(min_curvature=least, ritz_values=spectrum)
 
     return returned("newton_step_removal", loss_fn, None, compute)
+
+
+def check_mask(_: Tree, __: Tree, group_mask: Any, *___: Any) -> None:
+    """An error for whole numbers that are no flags: as many indices as examples would pass for weights."""
+    if _jax.is_tracer(group_mask) or not jnp.issubdtype(jnp.asarray(group_mask).dtype, jnp.integer):
+        return
+    if not np.isin(np.asarray(group_mask), (0, 1)).all():
+        raise ValueError(
+            "group_mask has one flag a training example, and holds whole numbers other than 0 and 1; if they are "
+            "indices, np.isin(np.arange(num_train), indices) makes flags of them; weights are floats"
+        )
 
 
 def own_product(operator: Operator, index: jax.Array, v: Tree) -> Tree:

@@ -116,8 +116,15 @@ def nystrom(rank: int, *, tol: float = 0.1) -> Solver:
     check_count("rank", rank)
 
     def prepare(key: jax.Array, operator: Operator) -> Callable[[Tree], tuple[Tree, SolveInfo]]:
-        values, vectors = sketched(key, operator, rank)
-        return inverse(operator, values + operator.damping, vectors, tail=True, steps=rank, tol=tol)
+        values, vectors, least = sketched(key, operator, rank)
+        solved = inverse(operator, values + operator.damping, vectors, tail=True, steps=rank, tol=tol)
+
+        def apply(b: Tree) -> tuple[Tree, SolveInfo]:
+            x, info = solved(b)
+            # An indefinite matrix has no such root: x is NaN, and this says why.
+            return x, info._replace(min_curvature=jnp.fmin(info.min_curvature, least + operator.damping))
+
+        return apply
 
     return Solver(prepare, needs_key=True)
 
@@ -149,12 +156,14 @@ def nystrom_preconditioner(rank: int) -> Preconditioner:
     check_count("rank", rank)
 
     def make(key: jax.Array, operator: Operator) -> Apply:
-        values, vectors = sketched(key, operator, rank)
+        values, vectors, _ = sketched(key, operator, rank)
         damped = values + operator.damping
         # The smallest kept eigenvalue stands for the rest, but not one that is rounding: of a singular matrix.
         floor = jnp.sqrt(jnp.finfo(damped.dtype).eps) * damped[0]
         damped = jnp.maximum(damped, floor)
         weights = jnp.where(damped > 0, damped[-1] / jnp.where(damped > 0, damped, 1), 1) - 1
+        # An indefinite matrix has no such sketch. Without, conjugate gradients meet what is negative, and say so.
+        vectors = jnp.where(jnp.isfinite(vectors).all(), vectors, 0)
 
         def apply(v: Tree) -> Tree:
             given, unravel = ravel_pytree(v)
@@ -177,12 +186,16 @@ def shifted(operator: Operator, unravel: Any) -> Any:
     return product
 
 
-def sketched(key: jax.Array, operator: Operator, rank: int) -> tuple[jax.Array, jax.Array]:
-    """(eigenvalues descending, eigenvectors as rows) of the Nyström approximation of A - damping I."""
+def sketched(key: jax.Array, operator: Operator, rank: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    r"""The Nyström approximation of A - damping I, and the least curvature that the sketch met.
+
+    Eigenvalues descending, eigenvectors as rows, and the smallest eigenvalue of $\Omega^T (A - \lambda I) \Omega$.
+    """
     flat, unravel = ravel_pytree(operator.split.free)
     rank = min(rank, flat.size)
     omega = jnp.linalg.qr(jax.random.normal(key, (flat.size, rank), accumulator_dtype(flat.dtype)))[0]
     y = stack(shifted(operator, unravel), omega.T, chunk_size=64).T
+    least = jnp.linalg.eigvalsh((omega.T @ y + y.T @ omega) / 2)[0]
     # A little of the identity is added before the root is taken, and taken away after.
     nu = jnp.sqrt(jnp.asarray(flat.size, y.dtype)) * jnp.finfo(y.dtype).eps * jnp.linalg.norm(y)
     y = y + nu * omega
@@ -190,7 +203,7 @@ def sketched(key: jax.Array, operator: Operator, rank: int) -> tuple[jax.Array, 
     root = jnp.linalg.cholesky((core + core.T) / 2)
     b = jax.scipy.linalg.solve_triangular(root, y.T, lower=True).T
     vectors, sizes, _ = jnp.linalg.svd(b, full_matrices=False)
-    return jnp.maximum(sizes**2 - nu, 0), vectors.T
+    return jnp.maximum(sizes**2 - nu, 0), vectors.T, least
 
 
 def inverse(

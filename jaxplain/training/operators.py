@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain import _jax
 from jaxplain._chunk import check_count, fold
 from jaxplain._tree import check_key
 from jaxplain.training._vectors import Split, Tree, add, checked, count, dot, split
@@ -134,6 +135,11 @@ def spread(weights: jax.Array, leaf: jax.Array) -> jax.Array:
     return weights.reshape(-1, *[1] * (leaf.ndim - 1)).astype(leaf.dtype)
 
 
+def tangent(v: Tree, theta: Tree) -> Tree:
+    """`v` in the types of `theta`, varying over a mesh as it does."""
+    return _jax.vary_together(jax.tree.map(lambda x, t: x.astype(t.dtype), v, theta), theta)
+
+
 def make_curvature(prepare: Any, regularizer: Any, damping: Any, only: Any, chunk_size: int | None) -> Curvature:
     """The curvature whose sums over examples `prepare(split)` computes."""
     if chunk_size is not None:
@@ -141,13 +147,13 @@ def make_curvature(prepare: Any, regularizer: Any, damping: Any, only: Any, chun
 
     def curvature(params: Tree, data: Tree) -> Operator:
         total = count("data", data)
-        free = split(params, only)
+        free = split(_jax.vary_together(params, data), only)
         product, linearized = prepare(free)
         theta = free.free
         once = jax.jit(product)
 
         def of_examples(indices: jax.Array | None, weights: jax.Array, v: Tree) -> Tree:
-            v = jax.tree.map(lambda x, t: x.astype(t.dtype), v, theta)
+            v = tangent(v, theta)
             some = data if indices is None else jax.tree.map(lambda leaf: jnp.asarray(leaf)[indices], data)
             return fold(lambda chunk: once(theta, *chunk, v), add, (some, weights), chunk_size=chunk_size)
 
@@ -160,7 +166,7 @@ def make_curvature(prepare: Any, regularizer: Any, damping: Any, only: Any, chun
         def regularizer_product(v: Tree) -> Tree:
             if regularizer is None:
                 return jax.tree.map(jnp.zeros_like, theta)
-            v = jax.tree.map(lambda x, t: x.astype(t.dtype), v, theta)
+            v = tangent(v, theta)
             return jax.jvp(jax.grad(penalty), (theta,), (v,))[1]
 
         weights = jnp.full(total, 1 / total)
@@ -170,7 +176,7 @@ def make_curvature(prepare: Any, regularizer: Any, damping: Any, only: Any, chun
             whole = partial(of_examples, None, weights)
 
         def undamped(v: Tree) -> Tree:
-            v = jax.tree.map(lambda x, t: x.astype(t.dtype), v, theta)
+            v = tangent(v, theta)
             return add(whole(v), regularizer_product(v))
 
         strength = damping

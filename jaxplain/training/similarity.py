@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain import _jax
 from jaxplain._chunk import check_count, stack
 from jaxplain._tree import named_after
 from jaxplain.training import _scores
@@ -87,7 +88,7 @@ def _similarity(name: str, loss_fn: Loss, only: Any, chunk_size: int | None, *, 
     def explain(params: Tree, train: Tree, test: Tree) -> jax.Array:
         for name, data in {"train": train, "test": test}.items():
             count(name, data)
-        free = split(params, only)
+        free = split(_jax.vary_together(params, train, test), only)
         queries = _scores.gradients(loss, free, test, chunk_size)
         values = _scores.scores(loss, free, train, queries, chunk_size)
         if not normalised:
@@ -186,6 +187,7 @@ def representer_points(
     def explain(kernel: jax.Array, train: Tree, test: Tree) -> jax.Array:
         total = count("train", train)
         count("test", test)
+        train, test, kernel = _jax.vary_together((train, test, kernel))
         near, far = jax.vmap(features)(train), jax.vmap(features)(test)
         if near.ndim != 2 or kernel.ndim != 2 or near.shape[1] != kernel.shape[0]:
             raise ValueError(

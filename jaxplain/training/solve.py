@@ -143,9 +143,28 @@ def dense(*, chunk_size: int = 64, max_parameters: int = 20_000) -> Solver:
             good = residual < jnp.sqrt(jnp.finfo(flat.dtype).eps)
             return unravel(x.astype(given.dtype)), SolveInfo(residual, jnp.asarray(1), good, values[0], values)
 
-        return apply
+        return differentiable(operator, apply)
 
     return Solver(prepare, needs_key=False)
+
+
+def differentiable(
+    operator: Operator, apply: Callable[[Tree], tuple[Tree, SolveInfo]]
+) -> Callable[[Tree], tuple[Tree, SolveInfo]]:
+    r"""A solver whose derivatives, forward and reverse, are those of the solution and not of the way to it.
+
+    From $A x = b$ follows $\dot x = A^{-1} (\dot b - \dot A x)$: one more system, solved the same way. A loop has
+    no reverse derivative, and eigenvectors have none where two eigenvalues are equal.
+    """
+
+    def solved(b: Tree) -> tuple[Tree, SolveInfo]:
+        if _jax.varies(b):  # JAX has no such solve inside of shard_map: there derivatives go through `apply`
+            return apply(b)
+        return jax.lax.custom_linear_solve(
+            operator.matvec, b, lambda _, right: apply(right), symmetric=True, has_aux=True
+        )
+
+    return solved
 
 
 def as_matrix(operator: Operator, chunk_size: int, max_parameters: int, *, who: str, instead: str) -> jax.Array:
@@ -191,7 +210,7 @@ def cg(*, max_steps: int = 100, tol: float = 1e-6, preconditioner: Preconditione
     r"""Conjugate gradients, for $A$ positive definite.
 
     Every right-hand side stops by itself: when $|b - A x| \le \text{tol}\, |b|$, when a direction of no or
-    negative curvature is met (x stays what it was), or after `max_steps`.
+    negative curvature is met (x stays what it was; NaN if that was the first), or after `max_steps`.
 
     Args:
         max_steps: how many products at most, those that check the residual apart.
@@ -219,7 +238,8 @@ def cg(*, max_steps: int = 100, tol: float = 1e-6, preconditioner: Preconditione
     def prepare(key: Any, operator: Operator) -> Callable[[Tree], tuple[Tree, SolveInfo]]:
         precondition = (lambda v: v) if preconditioner is None else preconditioner.make(key, operator)
         plain = preconditioner is None
-        return lambda b: conjugate_gradients(operator.matvec, b, precondition, max_steps, tol, plain=plain)
+        run = lambda b: conjugate_gradients(operator.matvec, b, precondition, max_steps, tol, plain=plain)  # noqa: E731
+        return differentiable(operator, run)
 
     return Solver(prepare, needs_key=preconditioner is not None and preconditioner.needs_key)
 
@@ -228,13 +248,10 @@ def conjugate_gradients(
     matvec: Apply, b: Tree, precondition: Apply, max_steps: int, tol: float, *, plain: bool
 ) -> tuple[Tree, SolveInfo]:
     """Preconditioned conjugate gradients from 0; with a plain inner product the Ritz values are those of A."""
-    # Of a very small or large b the squares would leave the range of float32: it is solved for b / max |b|.
-    kind = norm(b).dtype
-    most = jnp.stack([jnp.abs(leaf).max().astype(kind) for leaf in jax.tree.leaves(b)]).max()
-    unit = jnp.where((most > 0) & jnp.isfinite(most), most, 1)
-    b = jax.tree.map(lambda leaf: (leaf.astype(kind) / unit).astype(leaf.dtype), b)
-    enough = jnp.maximum(tol, 4 * max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(b)))
+    b, unit = normalized(b)
+    enough = jnp.maximum(tol, 4 * rounding(b))
     size = norm(b)
+    kind = size.dtype
 
     def unfinished(s: _State) -> jax.Array:
         return (s.steps < max_steps) & ~s.done & ~s.broken
@@ -283,11 +300,26 @@ def conjugate_gradients(
     end = jax.lax.while_loop(unfinished, some_steps, start)
     residual = share_of(norm(add(b, matvec(end.x), -1.0)), size)
     ritz = ritz_values(end.alphas, end.betas) if plain else unknown
-    # What is not finite in b or in A is not finite in the answer: x = 0 would read as "no influence".
+    # Where b or A is not finite, or the first direction already has no positive curvature, there is no answer:
+    # x = 0 would read as "no influence".
     finite = jnp.isfinite(size) & jnp.isfinite(residual) & ~jnp.isnan(end.least)
-    x = jax.tree.map(lambda leaf: (jnp.where(finite, leaf.astype(kind), jnp.nan) * unit).astype(leaf.dtype), end.x)
+    known = finite & ~(end.broken & (end.steps == 0))
+    x = jax.tree.map(lambda leaf: (jnp.where(known, leaf.astype(kind), jnp.nan) * unit).astype(leaf.dtype), end.x)
     residual = jnp.where(finite, residual, jnp.nan)
     return x, SolveInfo(residual, end.steps, residual <= 2 * enough, end.least, ritz)
+
+
+def normalized(b: Tree) -> tuple[Tree, jax.Array]:
+    """(b over its largest element, that element): squares of very small or large ones leave float32's range."""
+    kind = norm(b).dtype
+    most = jnp.stack([jnp.abs(leaf).max().astype(kind) for leaf in jax.tree.leaves(b)]).max()
+    unit = jnp.where((most > 0) & jnp.isfinite(most), most, 1)
+    return jax.tree.map(lambda leaf: (leaf.astype(kind) / unit).astype(leaf.dtype), b), unit
+
+
+def rounding(b: Tree) -> float:
+    """The coarsest rounding among the leaves' types: of a residual no less than a few of it can be asked."""
+    return max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(b))
 
 
 def ritz_values(alphas: jax.Array, betas: jax.Array) -> jax.Array:
@@ -304,7 +336,6 @@ def ritz_values(alphas: jax.Array, betas: jax.Array) -> jax.Array:
     side = jnp.where(joined, jnp.sqrt(jnp.maximum(beta[:-1], 0)) / a[:-1], 0)
     # What was not computed stands apart, above all the others (Gershgorin), and is cut off.
     bound = jnp.max(jnp.where(known, diagonal, 0)) + 2 * jnp.max(side, initial=0) + 1
-    values = jnp.linalg.eigvalsh(
-        jnp.diag(jnp.where(known, diagonal, bound)) + jnp.diag(side, 1) + jnp.diag(side, -1)
-    )
+    # By bisection: cheaper than as a dense matrix, and no batched LAPACK call, which has hung on a mesh of CPUs.
+    values = jax.scipy.linalg.eigh_tridiagonal(jnp.where(known, diagonal, bound), side, eigvals_only=True)
     return jnp.where(jnp.arange(len(a)) < known.sum(), values, jnp.nan)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxplain._chunk import check_count
 from jaxplain.training._vectors import Tree, add, dot, gaussian, norm, times
 from jaxplain.training.operators import Operator
-from jaxplain.training.solve import SolveInfo, Solver, share_of
+from jaxplain.training.solve import SolveInfo, Solver, normalized, rounding, share_of
 
 POWER_STEPS = 20
 
@@ -46,6 +46,8 @@ def neumann(*, num_steps: int, scale: Any = None, tol: float = 1e-3) -> Solver:
     check_count("num_steps", num_steps)
 
     def solve(_: Any, operator: Operator, b: Tree) -> tuple[Tree, SolveInfo]:
+        b, size = normalized(b)
+
         def grow(_: Any, state: tuple[Tree, jax.Array]) -> tuple[Tree, jax.Array]:
             v, _ = state
             product = operator.matvec(v)
@@ -59,7 +61,7 @@ def neumann(*, num_steps: int, scale: Any = None, tol: float = 1e-3) -> Solver:
             return add(u, add(b, operator.matvec(u), -1.0), 1 / s), None
 
         u, _ = jax.lax.scan(step, times(b, 0.0), length=num_steps)
-        return finished(operator, b, u, (num_steps, num_steps), s, tol, largest)
+        return finished(operator, b, u, size, (num_steps, num_steps), s, tol, largest)
 
     return Solver(lambda key, operator: partial(solve, key, operator), needs_key=False)
 
@@ -111,6 +113,8 @@ def lissa(*, num_steps: int, batch_size: int, repeats: int = 1, scale: Any = Non
         tail = num_steps - num_steps // 2
 
         def apply(b: Tree) -> tuple[Tree, SolveInfo]:
+            b, size = normalized(b)
+
             def one(key: jax.Array) -> Tree:
                 def step(state: tuple[Tree, Tree], item: Any) -> tuple[tuple[Tree, Tree], None]:
                     (u, mean), (key, counts) = state, item
@@ -122,7 +126,7 @@ def lissa(*, num_steps: int, batch_size: int, repeats: int = 1, scale: Any = Non
                 return jax.lax.scan(step, (zero, zero), (jax.random.split(key, num_steps), counts))[0][1]
 
             u = jax.tree.map(lambda leaf: leaf.mean(0), jax.lax.map(one, keys[1:]))
-            return finished(operator, b, u, (num_steps, num_steps // 2), s, tol, largest)
+            return finished(operator, b, u, size, (num_steps, num_steps // 2), s, tol, largest)
 
         return apply
 
@@ -148,9 +152,16 @@ def unit(v: Tree) -> Tree:
 
 
 def finished(
-    operator: Operator, b: Tree, u: Tree, steps: tuple[int, int], scale: Any, tol: float, largest: jax.Array
+    operator: Operator,
+    b: Tree,
+    u: Tree,
+    size: jax.Array,
+    steps: tuple[int, int],
+    scale: Any,
+    tol: float,
+    largest: jax.Array,
 ) -> tuple[Tree, SolveInfo]:
-    r"""The answer and what is known of it after `steps` (all, those before the first that counts).
+    r"""The answer, times `size`, and what is known of it after `steps` (all, those before the first that counts).
 
     An iteration that diverged answers NaN. A small residual may hide a large error in directions of little
     curvature c, which come last: after k steps a share $(1 - c/s)^k \approx e^{-ck/s}$ of them is missing. With
@@ -161,6 +172,6 @@ def finished(
     diverged = ~(residual < 1)
     least = share_of(dot(u, product), dot(u, u))
     missing = jnp.where(dot(u, u) > 0, jnp.exp(-least * steps[1] / scale), 0)
-    u = jax.tree.map(lambda leaf: jnp.where(diverged, jnp.nan, leaf), u)
-    good = (residual <= tol) & (missing <= tol / 2)
-    return u, SolveInfo(residual, jnp.asarray(steps[0]), good, least, largest[None])
+    answer = times(jax.tree.map(lambda leaf: jnp.where(diverged, jnp.nan, leaf), u), size)
+    good = (residual <= max(tol, 4 * rounding(b))) & (missing <= tol / 2)
+    return answer, SolveInfo(residual, jnp.asarray(steps[0]), good, least, largest[None])

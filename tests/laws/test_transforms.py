@@ -97,6 +97,21 @@ def test_shard_map_over_four_devices(method):
     close(jax.jit(spread)(xs, p), jax.jit(each)(xs, p))
 
 
+@pytest.mark.parametrize("name", ["gradient_times_input", "integrated_gradients", "lrp", "deep_lift"])
+def test_shard_map_of_one_input_over_labels(name):
+    """Every device explains the same input for a label of its own: nothing is summed over them."""
+    weights = np.random.default_rng(0).normal(size=(5, 4))
+    f = jxp.class_score(lambda x: jnp.sin(jax.nn.relu(x @ jnp.asarray(weights))))
+    method = {"lrp": lambda f: jxp.lrp(f, jxp.rules.epsilon(0.1))}.get(name, getattr(jxp, name))
+    each = jax.vmap(method(f), (None, 0))
+    mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
+    spread = jax.shard_map(
+        each, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec("data")), out_specs=PartitionSpec("data")
+    )
+    x, labels = jnp.asarray(np.random.default_rng(1).normal(size=5)), jnp.arange(4)
+    close(jax.jit(spread)(x, labels), jax.jit(each)(x, labels))
+
+
 @pytest.mark.parametrize("method", CHUNKED, ids=lambda m: m.name)
 def test_shard_map_in_chunks(method):
     """A scan's carry must vary over the mesh as the data do."""

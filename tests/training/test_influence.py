@@ -255,10 +255,11 @@ def test_two_calls_trace_the_loss_once():
     assert len(traces) == first <= 3  # curvature, test gradients, scores
 
 
-def test_jit_vmap_and_grad_of_scores():
+@pytest.mark.parametrize("solver", [training.dense(), training.cg(tol=1e-13, max_steps=200)], ids=["dense", "cg"])
+def test_jit_vmap_grad_and_jvp_of_scores(solver):
     """A score's derivative by the test input and by the parameters, against central differences."""
     problem = softmax_regression()
-    explain = training.influence(problem.loss, curvature=hessian(problem), solve=training.dense())
+    explain = training.influence(problem.loss, curvature=hessian(problem), solve=solver)
     direction = as_tree(problem, np.random.default_rng(3).normal(size=problem.theta.size))
 
     def score(t, u):
@@ -271,15 +272,17 @@ def test_jit_vmap_and_grad_of_scores():
     def both(ts, us):
         values = jax.vmap(score)(ts, us)
         zero = jnp.zeros(())
-        return values, jax.grad(score, (0, 1))(zero, zero)
+        along = jax.jvp(score, (zero, zero), (jnp.ones(()), 2 * jnp.ones(())))[1]
+        return values, jax.grad(score, (0, 1))(zero, zero), along
 
     step = 1e-5
     moves = step * np.array([0, 1, -1, 0, 0.0])
-    values, slopes = both(moves, moves[[0, 3, 4, 1, 2]])
+    values, slopes, along = both(moves, moves[[0, 3, 4, 1, 2]])
     np.testing.assert_allclose(values[0], answers()["plain"][0][0, 2], rtol=1e-10)
     # Central differences: 1e-10 of a third derivative, and rounding / 1e-5.
     np.testing.assert_allclose(slopes[0], (values[1] - values[2]) / (2 * step), rtol=1e-6)
     np.testing.assert_allclose(slopes[1], (values[3] - values[4]) / (2 * step), rtol=1e-6)
+    np.testing.assert_allclose(along, slopes[0] + 2 * slopes[1], rtol=1e-9)
 
 
 def test_a_solver_that_draws_takes_a_key_first():

@@ -64,6 +64,37 @@ def test_linear_datamodeling_score():
     assert bool(jnp.isnan(training.linear_datamodeling_score(predicted, np.ones((3, 20)))))
 
 
+def test_summed_influence_orders_real_retraining():
+    """Ridge regression in closed form: losses after training on subsets follow `influence @ masks.T`."""
+    rng = np.random.default_rng(2)
+    n, l2 = 30, 0.1
+    x = rng.normal(size=(n + 4, 3))
+    y = x @ np.array([1.0, -2.0, 0.5]) + 0.5 * rng.normal(size=n + 4)
+    split = lambda some: {"x": x[some], "y": y[some]}
+    train, test = split(slice(n)), split(slice(n, None))
+    loss = lambda w, z: jnp.square(z["x"] @ w - z["y"]) / 2
+
+    def fitted(weights):
+        weighted = train["x"].T * weights[None]
+        return jnp.linalg.solve(weighted @ train["x"] / n + l2 * jnp.eye(3), weighted @ train["y"] / n)
+
+    regularizer = lambda w: l2 / 2 * jnp.sum(w**2)
+    curvature = training.hessian(loss, regularizer=regularizer)
+    explain = training.influence(loss, curvature=curvature, solve=training.dense())
+    masks = (rng.random((40, n)) < 0.7).astype(float)
+    retrain = training.subset_retraining(lambda key, weights: jax.vmap(loss, (None, 0))(fitted(weights), test))
+
+    @quick
+    def run(key):
+        return explain(fitted(jnp.ones(n)), train, test)[0], retrain(key, masks)
+
+    values, losses = run(jax.random.key(0))
+    score = training.linear_datamodeling_score(np.asarray(values) @ masks.T, np.asarray(losses).T)
+    assert score > 0.8
+    wrong = training.linear_datamodeling_score(-np.asarray(values) @ masks.T, np.asarray(losses).T)
+    np.testing.assert_allclose(wrong, -score, rtol=1e-12)
+
+
 def test_bad_input():
     key = jax.random.key(0)
     with pytest.raises(ValueError, match=r"numbers from 0 to 4"):
