@@ -125,7 +125,8 @@ def main() -> None:
         "model", "drawn", "samples", "among", "recall, mean", "lowest of 5 corpora", title="Recall of used words"
     )
     for make in (sparse_logistic, small_tree):
-        for options in ({}, {"sampling": "uniform"}, {"num_samples": 250}, {"best": None}):
+        settings: list[dict[str, Any]] = [{}, {"sampling": "uniform"}, {"num_samples": 250}, {"best": None}]
+        for options in settings:
             figures = [np.mean(list(recalls(make, seed, **options))) for seed in range(5)]
             drawn, samples = options.get("sampling", "kernel"), options.get("num_samples", SAMPLES)
             among = "as many as used" if "best" in options else str(BEST)

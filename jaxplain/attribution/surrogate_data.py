@@ -44,11 +44,12 @@ def superpixels(image: Any, *, num_segments: int = 50, compactness: float = 10.0
 
     Source: Achanta et al. 2012.
     """
-    if isinstance(image, jax.core.Tracer):
+    try:
+        pixels = np.asarray(image, np.float64)
+    except jax.errors.TracerArrayConversionError as error:
         raise TypeError(
-            "superpixels counts patches, so it needs the image itself: call it outside of jit and vmap"
-        )
-    pixels = np.asarray(image, np.float64)
+            "superpixels counts patches in the image itself: call it outside of jit and vmap"
+        ) from error
     if pixels.ndim not in (2, 3, 4) or not pixels.size or not np.isfinite(pixels).all():
         raise ValueError(
             f"image must be finite and (height, width, channels), (height, width) in grey, or a volume with "
