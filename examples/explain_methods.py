@@ -51,7 +51,7 @@ class Method(NamedTuple):
     parts: Callable[[np.ndarray], np.ndarray] | None = None
 
 
-NUM_PATCHES = 40  # at most, so that one compiled program serves all photos
+NUM_PATCHES = 32  # at most, so that one compiled program serves all photos
 
 
 def patches_of(x: np.ndarray) -> np.ndarray:
@@ -69,7 +69,7 @@ def every_fourth(value: jax.Array) -> jax.Array:
 
 
 def occlusion(f: Explain, _: jax.Array) -> Explain:
-    explain = jxp.occlusion(f, window=(40, 40), stride=28, baseline=BLURRED, chunk_size=1)
+    explain = jxp.occlusion(f, window=(40, 40), stride=37, baseline=BLURRED, chunk_size=1)
     return lambda x, label: every_fourth(explain(x, label))
 
 
@@ -87,7 +87,7 @@ def lime(f: Explain, _: jax.Array) -> Explain:
     def with_parts(kept, x, blurred, label, patches):
         return f(jnp.where(kept[patches][..., None] > 0, x, blurred), label)
 
-    fit = jxp.lime(with_parts, num_samples=100, chunk_size=1)
+    fit = jxp.lime(with_parts, num_samples=80, chunk_size=1)
 
     def explain(key, x, label, patches):
         found = fit(key, jnp.ones(NUM_PATCHES), x, BLURRED(x), label, patches)
@@ -263,7 +263,7 @@ METHODS = (
         "lime on superpixels",
         lime,
         "What keeping a patch of like colour adds to the score, the others being blurred or not at random.",
-        "A linear model of 100 such copies: patches that only matter together share what they add.",
+        "A linear model of 80 such copies: patches that only matter together share what they add.",
         unit="logits a patch",
         stochastic=True,
         parts=patches_of,

@@ -43,7 +43,7 @@ def sparse_logistic(bags: np.ndarray, labels: np.ndarray) -> tuple[Model, Callab
     weights, intercept = jnp.asarray(fitted.coef_[0]), float(fitted.intercept_[0])
 
     def used(bag: np.ndarray) -> set[int]:
-        return set(np.flatnonzero(bag * fitted.coef_[0]))
+        return {int(i) for i in np.flatnonzero(bag * fitted.coef_[0])}
 
     return lambda bag: jax.nn.sigmoid(bag @ weights + intercept), used
 

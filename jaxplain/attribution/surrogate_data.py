@@ -129,7 +129,7 @@ class Words(NamedTuple):
         Args:
             vocabulary: the column of each word, as `CountVectorizer.vocabulary_`; words that it lacks add nothing.
         """
-        bag = np.zeros((len(self.names), max(vocabulary.values()) + 1), np.float32)
+        bag = np.zeros((len(self.names), max(vocabulary.values(), default=-1) + 1), np.float32)
         for token, part in zip(self.tokens, self.groups, strict=True):
             if token in vocabulary:
                 bag[part, vocabulary[token]] += 1
