@@ -93,7 +93,11 @@ def run_method(
     subjects: Sequence[Subject],
 ) -> Run:
     """Compiles a method once, applies it to all photos, and checks what it promises."""
-    cases = [(jax.random.key(0), jnp.asarray(s.x), jnp.int32(s.label)) for s in subjects]
+    parts = [() if method.parts is None else (jnp.asarray(method.parts(s.x)),) for s in subjects]
+    cases = [
+        (jax.random.key(0), jnp.asarray(s.x), jnp.int32(s.label), *more)
+        for s, more in zip(subjects, parts, strict=True)
+    ]
     start = time.perf_counter()
     compiled = jax.jit(explainer(method, f, background)).lower(*cases[0]).compile()
     middle = time.perf_counter()
@@ -102,7 +106,7 @@ def run_method(
     end = time.perf_counter()
     explanations = [
         Explanation(value, *check(method, value, x, label), error)
-        for (value, error), (_, x, label) in zip(results, cases, strict=True)
+        for (value, error), (_, x, label, *_parts) in zip(results, cases, strict=True)
     ]
     return Run(method, middle - start, end - middle, jax.device_get(explanations))
 

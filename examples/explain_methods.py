@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from zoo.efficientnet_lite import IMAGE_SIZE, preprocess
 
@@ -36,6 +37,7 @@ class Method(NamedTuple):
             convolutional activation at zero, which leaves the classifier's bias; "whole" compares the total with
             the score itself, of which biases may keep a share; None promises nothing.
         pooled: whether it is the mean of the map, not its sum, that must be that difference.
+        parts: what the explainer needs beside the photo and is found outside of JAX, from the photo.
     """
 
     name: str
@@ -46,6 +48,53 @@ class Method(NamedTuple):
     stochastic: bool = False
     baseline: Any = None
     pooled: bool = False
+    parts: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+NUM_PATCHES = 32  # at most, so that one compiled program serves all photos
+
+
+def patches_of(x: np.ndarray) -> np.ndarray:
+    """(height, width): the number of the patch of like colour that each pixel belongs to, below NUM_PATCHES."""
+    for wanted in range(NUM_PATCHES, 0, -1):
+        patches = jxp.superpixels(x, num_segments=wanted)
+        if patches.max() < NUM_PATCHES:
+            return patches
+    raise ValueError("the photo does not fall into patches")
+
+
+def every_fourth(value: jax.Array) -> jax.Array:
+    """A map that is the same for all colours and smooth, thinned to be drawn."""
+    return value[::4, ::4, 0]
+
+
+def occlusion(f: Explain, _: jax.Array) -> Explain:
+    explain = jxp.occlusion(f, window=(40, 40), stride=37, baseline=BLURRED, chunk_size=1)
+    return lambda x, label: every_fourth(explain(x, label))
+
+
+def rise(f: Explain, _: jax.Array) -> Explain:
+    explain = jxp.rise(f, num_masks=100, baseline=BLURRED, chunk_size=1)
+
+    def above_mean(key, x, label):
+        value, error = map(every_fourth, explain(key, x, label))
+        return jxp.Estimate(value - value.mean(), error)
+
+    return above_mean
+
+
+def lime(f: Explain, _: jax.Array) -> Explain:
+    def with_parts(kept, x, blurred, label, patches):
+        return f(jnp.where(kept[patches][..., None] > 0, x, blurred), label)
+
+    fit = jxp.lime(with_parts, num_samples=80, chunk_size=1)
+
+    def explain(key, x, label, patches):
+        found = fit(key, jnp.ones(NUM_PATCHES), x, BLURRED(x), label, patches)
+        thin = patches[::4, ::4]
+        return jxp.Estimate(found.value[thin], found.std_error[thin])
+
+    return explain
 
 
 # Score-CAM is not among them: with 1280 channels it takes 1280 forward passes a photo, minutes on a CPU. Nor are
@@ -197,6 +246,28 @@ METHODS = (
         baseline="silent",
         pooled=True,
     ),
+    Method(
+        "occlusion",
+        occlusion,
+        "What the score loses when a square of 40 by 40 pixels is blurred away there.",
+        "What the photo shows twice, or larger than the square, loses nothing; the square has edges of its own.",
+    ),
+    Method(
+        "rise",
+        rise,
+        "How far the score is above its mean when random, half-blurred copies of the photo keep this place.",
+        "100 masks leave much noise, see the facts; nothing finer than a seventh of the photo can show.",
+        stochastic=True,
+    ),
+    Method(
+        "lime on superpixels",
+        lime,
+        "What keeping a patch of like colour adds to the score, the others being blurred or not at random.",
+        "A linear model of 80 such copies: patches that only matter together share what they add.",
+        unit="logits a patch",
+        stochastic=True,
+        parts=patches_of,
+    ),
 )
 
 
@@ -217,7 +288,7 @@ class Explanation(NamedTuple):
 
 
 def explainer(method: Method, f: Explain, background: jax.Array) -> Callable[..., tuple[Any, Any]]:
-    """The pure function `(key, x, label) -> (value, error)` of a method; see `Explanation`.
+    """The pure function `(key, x, label, *parts) -> (value, error)` of a method; see `Explanation`.
 
     Args:
         method: the method.
@@ -229,9 +300,9 @@ def explainer(method: Method, f: Explain, background: jax.Array) -> Callable[...
     """
     explain = method.build(f, background)
 
-    def explained(key: jax.Array, x: jax.Array, label: jax.Array) -> tuple[Any, Any]:
+    def explained(key: jax.Array, x: jax.Array, label: jax.Array, *parts: jax.Array) -> tuple[Any, Any]:
         if method.stochastic:
-            value, std_error = explain(key, x, label)
+            value, std_error = explain(key, x, label, *parts)
             return value, std_error.mean() / abs(value).max()
         return explain(x, label), None
 

@@ -30,9 +30,21 @@ from jaxplain.attribution.paths import (
     guided_integrated_gradients,
     integrated_gradients,
 )
+from jaxplain.attribution.perturbation import ablation, occlusion, rise
 from jaxplain.attribution.relevance import deconvnet, guided_backprop, guided_grad_cam
+from jaxplain.attribution.surrogate import lime
+from jaxplain.attribution.surrogate_data import (
+    mean_within,
+    pick_representatives,
+    superpixels,
+    words,
+)
+from jaxplain.attribution.surrogate_fit import Surrogate, fit_surrogate
+from jaxplain.attribution.surrogate_table import tabular
 
 __all__ = [
+    "Surrogate",
+    "ablation",
     "ablation_cam",
     "average_over",
     "blur",
@@ -49,6 +61,7 @@ __all__ = [
     "eigen_grad_cam",
     "excitation_backprop",
     "expected_gradients",
+    "fit_surrogate",
     "grad_cam",
     "grad_cam_elementwise",
     "grad_cam_pp",
@@ -60,13 +73,21 @@ __all__ = [
     "hires_cam",
     "integrated_gradients",
     "layer_cam",
+    "lime",
     "lrp",
+    "mean_within",
     "noise",
+    "occlusion",
+    "pick_representatives",
+    "rise",
     "saliency",
     "score_cam",
     "sensitivity",
     "smooth",
+    "superpixels",
+    "tabular",
     "taylor",
     "taylor_remainder",
+    "words",
     "xgrad_cam",
 ]

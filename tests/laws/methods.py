@@ -117,6 +117,25 @@ AT_A_SITE: dict[str, Any] = {
         "linear": "two logits of it have its site twice",
     },
 }
+
+
+def away(method, **options):
+    """A black-box method on a small budget; `num_samples` is what the law of standard errors sets."""
+
+    def build(f, num_samples=None, **more):
+        budget = {} if num_samples is None else {"num_masks" if method is jxp.rise else "num_samples": num_samples}
+        return method(f, **{**options, **budget, **more})
+
+    return build
+
+
+def black_box(name, make, **fields):
+    return Method(name, make, chunked=chunked(make), **fields)
+
+
+ONE_ARRAY = {"structure": "it explains one array"}
+RISE = away(jxp.rise, num_masks=5, grid=2, baseline=0.5)
+LIME = away(jxp.lime, num_samples=23, ridge=0.1)
 METHODS = [
     Method("gradient", jxp.gradient),
     Method("gradient_times_input", jxp.gradient_times_input),
@@ -265,4 +284,47 @@ METHODS = [
         for image in (False, True)
     ),
     Method("deep_shap", deep_shap, chunked=chunked(deep_shap)),
+    # A difference of two outputs has the rounding of both.
+    black_box("ablation", away(jxp.ablation), rounding=60),
+    black_box(
+        "occlusion",
+        away(jxp.occlusion, window=2, stride=1, baseline=0.5),
+        rounding=60,
+        excused={**ONE_ARRAY, "dummy": "it is covered together with its neighbours"},
+    ),
+    black_box(
+        "occlusion[image]",
+        away(jxp.occlusion, window=(3, 2), stride=2),
+        image=True,
+        rounding=60,
+        excused={**ONE_ARRAY, "dummy": "the test function is one of vectors"},
+    ),
+    *(
+        black_box(
+            name,
+            RISE,
+            image=image,
+            stochastic=True,
+            excused={**ONE_ARRAY, "dummy": "a place that does not matter gets the mean output, not 0"},
+        )
+        for name, image in (("rise", False), ("rise[image]", True))
+    ),
+    black_box(
+        "lime",
+        LIME,
+        stochastic=True,
+        excused={
+            "dummy": "a regression on few draws: tested apart",
+            "calibration": "a penalised fit: tested apart",
+        },
+    ),
+    black_box(
+        "lime[uniform]",
+        away(jxp.lime, num_samples=23, ridge=0.1, sampling="uniform"),
+        stochastic=True,
+        excused={
+            "dummy": "a regression on few draws: tested apart",
+            "calibration": "a penalised fit: tested apart",
+        },
+    ),
 ]

@@ -34,6 +34,10 @@ def test_wrong_argnums(method):
     f, xs, p = first_logit(method.image, method.relu)
     if method.name in ("expected_gradients", "average_over", "deep_shap"):
         explain = lambda x, p: jxp.expected_gradients(f, xs[:1], argnums=5)(jax.random.key(0), x, p)
+    elif method.name.startswith(("rise", "lime")):
+        explain = partial(METHOD_BY_NAME[method.name.split("[")[0]](f, argnums=5), jax.random.key(0))
+    elif method.name.startswith("occlusion"):
+        explain = jxp.occlusion(f, window=2, argnums=5)
     elif method.stochastic:
         explain = lambda x, p: jxp.smooth(jxp.gradient(f), argnums=5)(jax.random.key(0), x, p)
     else:

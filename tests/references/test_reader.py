@@ -15,6 +15,7 @@ from references import (
     test_deeplift,
     test_influence,
     test_lrp,
+    test_perturbation,
 )
 from references.compare import QUICK_TO_COMPILE, assert_close
 
@@ -26,9 +27,15 @@ COVERED = {
         test_captum_guided.CASES,
         test_deeplift.CASES["captum_grad"],
     ],
-    "captum_pert": [test_captum_sampling.CASES, test_captum_sampling.DETERMINISTIC],
+    "captum_pert": [
+        test_captum_sampling.CASES,
+        test_captum_sampling.DETERMINISTIC,
+        test_perturbation.CAPTUM,
+        test_perturbation.FIXED,
+    ],
     "deeplift": [test_deeplift.CASES["deeplift"]],
     "influence": list(test_influence.CASES.values()),
+    "lime": [test_perturbation.LIME],
     "lrp": [test_lrp.CASES],
     "own": [test_lrp.CONTRASTS, test_deeplift.CASES["own"], test_attention_lstm.LSTM],
 }
@@ -37,7 +44,6 @@ NOT_OURS = test_lrp.NOT_OURS | test_deeplift.NOT_OURS | test_attention_lstm.NOT_
 # Methods that are not there yet.
 LATER = {
     "banzhaf_values": "jaxplain.shapley",
-    "feature_ablation": "ablation",
     "influence_ekfac": "jaxplain.training.ekfac",
     "influence_kfac": "jaxplain.training.ekfac",
     "infidelity": "jaxplain.metrics.infidelity",
@@ -46,8 +52,6 @@ LATER = {
     "kronfluence_diagonal": "jaxplain.training.ekfac",
     "kronfluence_ekfac": "jaxplain.training.ekfac",
     "kronfluence_kfac": "jaxplain.training.ekfac",
-    "lime_fixed": "fit_surrogate",
-    "occlusion": "occlusion",
     "shapley_value_sampling": "permutation_shap",
     "shapley_values": "exact_shap",
     "trak_definition": "jaxplain.training.trak",
