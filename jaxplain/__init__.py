@@ -1,6 +1,6 @@
 """Attribution and influence for any JAX function, as pure function transforms used like `jax.grad`."""
 
-from jaxplain import rules, training
+from jaxplain import rules, shapley, training
 from jaxplain._estimate import Estimate
 
 # What in the input.
@@ -60,6 +60,9 @@ from jaxplain.engine import (
 # What is explained.
 from jaxplain.quantities import class_contrast, class_score, log_probability, margin
 
+# What in the input, by turning parts of it off.
+from jaxplain.shapley import exact_shap, gaussian_process_shap, kernel_shap, permutation_shap, qii
+
 # What in the training data.
 from jaxplain.training import (
     grad_cos,
@@ -101,8 +104,10 @@ __all__ = [
     "deep_taylor",
     "eigen_cam",
     "eigen_grad_cam",
+    "exact_shap",
     "excitation_backprop",
     "expected_gradients",
+    "gaussian_process_shap",
     "grad_cam",
     "grad_cam_elementwise",
     "grad_cam_pp",
@@ -121,6 +126,7 @@ __all__ = [
     "influence_of_replacement",
     "influence_on_params",
     "integrated_gradients",
+    "kernel_shap",
     "last_conv",
     "layer_cam",
     "list_sites",
@@ -130,7 +136,9 @@ __all__ = [
     "newton_step_removal",
     "noise",
     "nth",
+    "permutation_shap",
     "plant",
+    "qii",
     "removal_effect",
     "representer_points",
     "rules",
@@ -138,6 +146,7 @@ __all__ = [
     "score_cam",
     "self_influence",
     "sensitivity",
+    "shapley",
     "slice_at",
     "smooth",
     "tag",
