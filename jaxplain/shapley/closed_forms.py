@@ -127,8 +127,9 @@ def max_shap(values: Any, reference: Any = 0.0) -> jax.Array:
     open_ = (when_present | when_absent).all(1)  # else one player is above in any case
     a, b = first.sum(1, dtype=jnp.int32), second.sum(1, dtype=jnp.int32)
     table = jnp.asarray(unanimity_weights(players), x.dtype)
-    gain = table[b, jnp.maximum(a - 1, 0)][:, None] * first - table[a, jnp.maximum(b - 1, 0)][:, None] * second
-    return -(jnp.where(open_, width, 0)[:, None] * gain).sum(0)
+    present = jnp.where(first, table[b, jnp.maximum(a - 1, 0)][:, None], 0)
+    absent = jnp.where(second, table[a, jnp.maximum(b - 1, 0)][:, None], 0)
+    return (jnp.where(open_, width, 0)[:, None] * (absent - present)).sum(0)
 
 
 def unanimity_weights(players: int) -> np.ndarray:
@@ -185,9 +186,10 @@ def linear_shap(
         raise ValueError(f"covariance must be a square matrix of size {w.size}, not {describe(sigma)}")
 
     def explain(x):
-        deviation = jnp.asarray(x, w.dtype) - mu
-        if deviation.shape != w.shape:
-            raise ValueError(f"x must have the shape of weights, {w.shape}, not {deviation.shape}")
+        point = jnp.asarray(x, w.dtype)
+        if point.shape != w.shape:
+            raise ValueError(f"x must have the shape of weights, {w.shape}, not {point.shape}")
+        deviation = point - mu
         if sigma is None:
             return w * deviation
 

@@ -67,8 +67,11 @@ def exact_shap(
     Source: Shapley 1953; Lundberg and Lee 2017.
     """
 
+    def enumerate_all(v: Game, players: int, size: int | None):
+        return exact(v, players, chunk_size=size)
+
     def attribute(fx, x):
-        return cast_like(*spread_of(exact, fx, x, background, groups, link, chunk_size))
+        return cast_like(*spread_of(enumerate_all, fx, x, background, groups, link, chunk_size))
 
     return explainer(f, argnums, "exact_shap", attribute)
 

@@ -76,7 +76,7 @@ def interactions(
     tables = [coefficients(players, order, size, index) for size in range(1, order + 1)]
 
     def run(indices):
-        members = ((indices[:, None] >> positions) & 1).astype(spectrum.dtype)
+        members = ((indices[:, None] >> positions[None]) & 1).astype(spectrum.dtype)
         part = spectrum[indices]
         size = members.sum(1).astype(jnp.int32)
         sums = []

@@ -65,7 +65,7 @@ def permutation(
     def estimate(key):
         check_key(key, "permutation")
         value, limit = traced_once(v), at_once(v, chunk_size)
-        ends = evaluate(value, jnp.array([[0.0], [1.0]]).repeat(players, axis=1), limit)
+        ends = evaluate(value, jnp.array([[False], [True]]).repeat(players, axis=1), limit)
 
         def gains(rank):
             """What each player adds when they come in the order of `rank`: (M,), and for pairs the mean of two."""
@@ -83,6 +83,8 @@ def permutation(
         ranks = jax.vmap(lambda k: jax.random.permutation(k, players))(jax.random.split(key, rounds))
         cost = max(1, (players - 1) * num_permutations // rounds)
         mean, variance = moments(gains, ranks, chunk_size=None if limit is None else max(1, limit // cost))
+        # Who always came before the trouble would get a number.
+        mean = jnp.where(jnp.isnan(mean).any(), jnp.nan, mean)
         return Estimate(mean, jnp.sqrt(variance / rounds))
 
     return estimate
