@@ -9,13 +9,14 @@ import pytest
 import jaxplain
 import jaxplain.attribution
 import jaxplain.engine
+import jaxplain.interop
 import jaxplain.metrics
 import jaxplain.rules
 import jaxplain.shapley
 import jaxplain.training
 
-MODULES = [jaxplain, jaxplain.attribution, jaxplain.engine, jaxplain.metrics, jaxplain.rules]
-MODULES += [jaxplain.shapley, jaxplain.training]
+MODULES = [jaxplain, jaxplain.attribution, jaxplain.engine, jaxplain.interop, jaxplain.metrics]
+MODULES += [jaxplain.rules, jaxplain.shapley, jaxplain.training]
 SOURCES = sorted(Path(jaxplain.__file__).parent.rglob("*.py"))
 FUNCTIONS = {
     f"{module.__name__}.{name}": getattr(module, name)
