@@ -5,6 +5,7 @@ evaluates the model so often can be quicker. What comes on top is filling in the
 the regression.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -18,13 +19,10 @@ PLAYERS, WIDTH, BATCHES = 50, 1024, (128, 256, 512)
 
 
 def model() -> tuple[Any, jax.Array]:
-    """(a network of 50 inputs, one input)."""
+    """(A network of 50 inputs, one input)."""
     rng = np.random.default_rng(0)
     sizes = [PLAYERS, WIDTH, WIDTH, 1]
-    weights = [
-        jnp.asarray(rng.normal(size=(a, b)) / np.sqrt(a), jnp.float32)
-        for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-    ]
+    weights = [jnp.asarray(rng.normal(size=(a, b)) / np.sqrt(a), jnp.float32) for a, b in pairwise(sizes)]
 
     def f(x):
         for w in weights[:-1]:
@@ -38,7 +36,7 @@ def run() -> list[Row]:
     f, x = model()
     forward = jax.jit(jax.vmap(f))
     inputs = {size: jnp.broadcast_to(x, (size, PLAYERS)) for size in BATCHES}
-    seconds = interleaved({size: lambda size=size: forward(inputs[size]) for size in BATCHES})
+    seconds = interleaved({size: lambda size=size: forward(inputs[size]) for size in BATCHES}, rounds=5)
     best = min(BATCHES, key=lambda size: float(np.median(seconds[size])) / size)
     background, key = jnp.zeros((1, PLAYERS)), jax.random.key(0)
     budget, orders = 2048, 42
@@ -55,7 +53,7 @@ def run() -> list[Row]:
     }
     compiled = {name: jax.jit(each) for name, (each, _) in explain.items()}
     given = {name: lambda name=name: compiled[name](key, x).value for name in explain}
-    seconds = interleaved({"forward": lambda: forward(inputs[best]), **given})
+    seconds = interleaved({"forward": lambda: forward(inputs[best]), **given}, rounds=5)
     rows = []
     for name, (_, count) in explain.items():
         needed = seconds["forward"] * count / best

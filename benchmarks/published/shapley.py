@@ -25,14 +25,15 @@ PLAYERS, ROWS, KEYS, BUDGETS = 10, 50, 20, (50, 80, 200, 400)
 
 def tables() -> jax.Array:
     """The values of all coalitions (rows, 2^10): trees of depth 4, learning rate .3, as in the paper."""
-    x, y = load_diabetes(return_X_y=True)
+    data: Any = load_diabetes()
+    x, y = data.data, data.target
     model = GradientBoostingRegressor(n_estimators=100, max_depth=4, learning_rate=0.3, random_state=0).fit(x, y)
     masks = np.arange(2**PLAYERS)[:, None] >> np.arange(PLAYERS) & 1
     rows = np.random.default_rng(0).choice(len(x), ROWS, replace=False)
     return jnp.asarray(np.array([model.predict(np.where(masks, x[k], x.mean(0))) for k in rows]))
 
 
-def game_of(values: jax.Array) -> shapley.games.Game:
+def game_of(values: jax.Array) -> Callable[[jax.Array], jax.Array]:
     """The game with these values, bit i of the index being player i."""
     powers = 2 ** jnp.arange(PLAYERS)
     return lambda mask: values[(mask.astype(int) * powers).sum()]

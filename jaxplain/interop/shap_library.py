@@ -38,16 +38,21 @@ def to_shap(
     values, data = np.asarray(value), np.asarray(x)
     if values.shape != data.shape:
         raise ValueError(f"the attribution has shape {values.shape}, but what was explained {data.shape}")
+    base = np.asarray(base_value)
     names = None if feature_names is None else list(feature_names)
     if names is not None and (values.ndim == 0 or len(names) != values.shape[-1]):
         raise ValueError(f"there are {len(names)} feature names for an attribution of shape {values.shape}")
     try:
-        import shap
+        import shap  # pyright: ignore[reportMissingImports]  (an extra)
     except ImportError as missing:
         raise ImportError("to_shap needs the shap library: pip install 'jaxplain[shap]'") from missing
     return shap.Explanation(
         values=values,
-        base_values=None if base_value is None else np.asarray(base_value),
+        base_values=None
+        if base_value is None
+        else base[()]
+        if base.ndim == 0
+        else base,  # shap takes the length of an array
         data=data,
         feature_names=names,
         error_std=None if error is None else np.asarray(error),

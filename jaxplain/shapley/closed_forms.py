@@ -104,7 +104,7 @@ def max_shap(values: Any, reference: Any = 0.0) -> jax.Array:
     Example:
         >>> import jax.numpy as jnp
         >>> from jaxplain import shapley
-        >>> print(shapley.max_shap(jnp.array([5.0, 4.0, 0.0])).round(3))  # of three men the best one counts
+        >>> print(shapley.max_shap(jnp.array([5.0, 4.0, 0.0])))  # of three men the best one counts
         [3. 2. 0.]
 
     When not to trust it: it explains the maximum of these numbers, not what they were computed from.
@@ -192,9 +192,10 @@ def linear_shap(
         deviation = point - mu
         if sigma is None:
             return w * deviation
+        known: jax.Array = sigma
 
         def value(mask):
-            likely = conditioned(sigma, mask.astype(w.dtype), deviation[:, None])[:, 0]
+            likely = conditioned(known, mask.astype(w.dtype), deviation[:, None])[:, 0]
             return (w * likely).sum()
 
         return exact(value, w.size, chunk_size=chunk_size)
