@@ -1,6 +1,6 @@
 """Attribution and influence for any JAX function, as pure function transforms used like `jax.grad`."""
 
-from jaxplain import rules, training
+from jaxplain import rules, shapley, training
 from jaxplain._estimate import Estimate
 
 # What in the input.
@@ -71,6 +71,9 @@ from jaxplain.engine import (
 # What is explained.
 from jaxplain.quantities import class_contrast, class_score, log_probability, margin
 
+# What in the input, by turning parts of it off.
+from jaxplain.shapley import exact_shap, gaussian_process_shap, kernel_shap, permutation_shap, qii
+
 # What in the training data.
 from jaxplain.training import (
     grad_cos,
@@ -114,9 +117,11 @@ __all__ = [
     "deep_taylor",
     "eigen_cam",
     "eigen_grad_cam",
+    "exact_shap",
     "excitation_backprop",
     "expected_gradients",
     "fit_surrogate",
+    "gaussian_process_shap",
     "grad_cam",
     "grad_cam_elementwise",
     "grad_cam_pp",
@@ -135,6 +140,7 @@ __all__ = [
     "influence_of_replacement",
     "influence_on_params",
     "integrated_gradients",
+    "kernel_shap",
     "last_conv",
     "layer_cam",
     "lime",
@@ -147,8 +153,10 @@ __all__ = [
     "noise",
     "nth",
     "occlusion",
+    "permutation_shap",
     "pick_representatives",
     "plant",
+    "qii",
     "removal_effect",
     "representer_points",
     "rise",
@@ -157,6 +165,7 @@ __all__ = [
     "score_cam",
     "self_influence",
     "sensitivity",
+    "shapley",
     "slice_at",
     "smooth",
     "superpixels",

@@ -76,7 +76,26 @@ def players_of(groups: Any, x: Any) -> Players:
 
 
 def num_players(groups: Any, x: Any) -> int:
-    """How many players `groups` makes of `x`: with None, the number of its elements."""
+    """How many players `groups` makes of `x`: with None, the number of its elements.
+
+    Args:
+        groups: the player of each element, a pytree of whole numbers from 0 in the shape of `x` or of its leading
+            axes, or None.
+        x: a pytree of arrays.
+
+    Returns:
+        M, an integer.
+
+    Raises:
+        ValueError: the groups do not cover `x`.
+        TypeError: they are not whole numbers, or are traced.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxplain import shapley
+        >>> shapley.num_players(jnp.array([0, 0, 1]), jnp.zeros((3, 2)))
+        2
+    """
     return players_of(groups, x).count
 
 

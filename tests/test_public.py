@@ -9,11 +9,14 @@ import pytest
 import jaxplain
 import jaxplain.attribution
 import jaxplain.engine
+import jaxplain.interop
 import jaxplain.metrics
 import jaxplain.rules
+import jaxplain.shapley
 import jaxplain.training
 
-MODULES = [jaxplain, jaxplain.attribution, jaxplain.engine, jaxplain.metrics, jaxplain.rules, jaxplain.training]
+MODULES = [jaxplain, jaxplain.attribution, jaxplain.engine, jaxplain.interop, jaxplain.metrics]
+MODULES += [jaxplain.rules, jaxplain.shapley, jaxplain.training]
 SOURCES = sorted(Path(jaxplain.__file__).parent.rglob("*.py"))
 FUNCTIONS = {
     f"{module.__name__}.{name}": getattr(module, name)
@@ -46,8 +49,9 @@ def test_docstrings_have_every_part(function):
     assert rest.startswith("\n")
     for part in ("Args:", "Returns:", "Example:", ">>> "):
         assert part in doc or (part == "Args:" and not inspect.signature(function).parameters), part
-    explains = "attribution" in function.__module__ and "baselines" not in function.__module__
-    if explains and function.__name__ != "taylor_remainder":
+    families = ("attribution", "shapley")
+    explains = any(name in function.__module__ for name in families) and "baselines" not in function.__module__
+    if explains and function.__name__ not in ("taylor_remainder", "num_players"):
         assert "When not to trust it:" in doc
         assert re.search(r"Source: \S", doc)
     for name in inspect.signature(function).parameters:

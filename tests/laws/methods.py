@@ -27,6 +27,7 @@ class Method:
     gap: float = 1e-10  # of completeness, relative: the quadrature's, where there is one
     rounding: float = 20  # the error in lower precision, in units of its eps
     chunked: Callable[..., Any] | None = None  # make(f, chunk_size)
+    over_rows: bool = False  # takes a background, which the tests make from x
     excused: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def explain(self, f, x, *args):
@@ -57,6 +58,29 @@ def over_background(make):
         return explain
 
     return build
+
+
+def over_rows(method, **options):
+    """The same for a method without a key."""
+
+    def build(f, **more):
+        return lambda x, *args: method(f, background_like(x), **{**options, **more})(x, *args)
+
+    return build
+
+
+def sampled_games(method, count, more_than=0, **options):
+    """A sampled Shapley method with `num_samples` translated to what it counts."""
+
+    def build(f, num_samples=16, **more):
+        given = {count: num_samples + more_than, **options, **more}
+        return over_background(method)(f, **given)
+
+    return build
+
+
+def at_background(fx, x):
+    return fx(x) - jax.vmap(fx)(background_like(x)).mean()
 
 
 def averaged(f, **options):
@@ -107,6 +131,15 @@ def deep_shap(f, **options):
     return lambda x, *args: jxp.deep_shap(f, background_like(x), **options)(x, *args)
 
 
+few_orders = sampled_games(jxp.permutation_shap, "num_permutations")
+few_masks = sampled_games(jxp.kernel_shap, "budget", 4)
+few_leverage = sampled_games(jxp.kernel_shap, "budget", 4, sampling="leverage")
+few_process = sampled_games(jxp.gaussian_process_shap, "budget", 4)
+positions = "equal coalitions at other places of a batch may round otherwise: exact in tests/shapley"
+biased = "a ratio, biased by the order of its variance, or a prior: tests/shapley compares with the truth"
+regression = "a regression on sampled coalitions gives it rounding, or its share of the error"
+SAMPLED_GAME: dict[str, Any] = {"stochastic": True, "complete": at_background, "over_rows": True}
+
 AT_A_SITE: dict[str, Any] = {
     "image": True,
     "relu": True,
@@ -147,7 +180,7 @@ METHODS = [
         Method(f"integrated_gradients[{rule}]", ig(nodes=rule, num_steps=40), complete=at_zero, gap=gap)
         for rule, gap in {"midpoint": 1e-3, "trapezoid": 1e-3, "left": 0.1, "right": 0.1}.items()
     ),
-    Method("expected_gradients", expected, stochastic=True, chunked=chunked(expected)),
+    Method("expected_gradients", expected, stochastic=True, over_rows=True, chunked=chunked(expected)),
     Method(
         "blur_integrated_gradients",
         lambda f, **o: jxp.blur_integrated_gradients(f, max_sigma=3.0, **{"num_steps": 16, **o}),
@@ -178,7 +211,7 @@ METHODS = [
         chunked=chunked(smooth_of(jxp.gradient, moment="variance")),
         excused={"linear": squares},
     ),
-    Method("average_over", averaged, chunked=chunked(averaged)),
+    Method("average_over", averaged, over_rows=True, chunked=chunked(averaged)),
     *(
         Method(
             method.__name__,
@@ -283,7 +316,7 @@ METHODS = [
         )
         for image in (False, True)
     ),
-    Method("deep_shap", deep_shap, chunked=chunked(deep_shap)),
+    Method("deep_shap", deep_shap, over_rows=True, chunked=chunked(deep_shap)),
     # A difference of two outputs has the rounding of both.
     black_box("ablation", away(jxp.ablation), rounding=60),
     black_box(
@@ -326,5 +359,38 @@ METHODS = [
             "dummy": "a regression on few draws: tested apart",
             "calibration": "a penalised fit: tested apart",
         },
+    ),
+    Method(
+        "exact_shap",
+        over_rows(jxp.exact_shap),
+        complete=at_background,
+        over_rows=True,
+        chunked=chunked(over_rows(jxp.exact_shap)),
+    ),
+    Method("qii", over_rows(jxp.qii), over_rows=True, chunked=chunked(over_rows(jxp.qii))),
+    Method("qii[shapley]", over_rows(jxp.qii, kind="shapley"), complete=at_background, over_rows=True),
+    Method(
+        "permutation_shap",
+        few_orders,
+        chunked=chunked(few_orders),
+        excused={"dummy": positions},
+        **SAMPLED_GAME,
+    ),
+    Method(
+        "kernel_shap",
+        few_masks,
+        chunked=chunked(few_masks),
+        excused={"dummy": regression, "unbiased": biased},
+        **SAMPLED_GAME,
+    ),
+    Method(
+        "kernel_shap[leverage]", few_leverage, excused={"dummy": regression, "unbiased": biased}, **SAMPLED_GAME
+    ),
+    Method(
+        "gaussian_process_shap",
+        few_process,
+        chunked=chunked(few_process),
+        excused={"dummy": regression, "unbiased": biased, "linear": "its prior is chosen by the game"},
+        **SAMPLED_GAME,
     ),
 ]

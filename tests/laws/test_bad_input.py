@@ -32,7 +32,7 @@ def test_integer_input_raises(method):
 @every_method
 def test_wrong_argnums(method):
     f, xs, p = first_logit(method.image, method.relu)
-    if method.name in ("expected_gradients", "average_over", "deep_shap"):
+    if method.over_rows:
         explain = lambda x, p: jxp.expected_gradients(f, xs[:1], argnums=5)(jax.random.key(0), x, p)
     elif method.name.startswith(("rise", "lime")):
         explain = partial(METHOD_BY_NAME[method.name.split("[")[0]](f, argnums=5), jax.random.key(0))

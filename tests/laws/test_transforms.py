@@ -195,7 +195,7 @@ def test_structure_is_kept(method):
         return f(jnp.concatenate([x["a"], x["rest"][0]]), p) + x["ids"].sum().astype(jnp.float64) * 0
 
     explain = method.make(on_tree)
-    if method.name in ("expected_gradients", "average_over", "deep_shap"):  # they take their background from x
+    if method.over_rows:  # they take their background from x
         tree = {k: v for k, v in tree.items() if k != "ids"}
         explain = method.make(lambda x, p: f(jnp.concatenate([x["a"], x["rest"][0]]), p))
     result = explain(jax.random.key(7), tree, p).value if method.stochastic else explain(tree, p)

@@ -16,6 +16,7 @@ from references import (
     test_influence,
     test_lrp,
     test_perturbation,
+    test_shapley,
 )
 from references.compare import QUICK_TO_COMPILE, assert_close
 
@@ -32,28 +33,27 @@ COVERED = {
         test_captum_sampling.DETERMINISTIC,
         test_perturbation.CAPTUM,
         test_perturbation.FIXED,
+        test_shapley.CASES["single"],
     ],
     "deeplift": [test_deeplift.CASES["deeplift"]],
     "influence": list(test_influence.CASES.values()),
     "lime": [test_perturbation.LIME],
     "lrp": [test_lrp.CASES],
     "own": [test_lrp.CONTRASTS, test_deeplift.CASES["own"], test_attention_lstm.LSTM],
+    "shap": [test_shapley.CASES[name] for name in ("interactions", "games", "marginal", "linear")],
 }
 # Cases whose definition is not ours, with the reason; derivations answer for all but the smoothed ReLU's.
 NOT_OURS = test_lrp.NOT_OURS | test_deeplift.NOT_OURS | test_attention_lstm.NOT_OURS | test_influence.NOT_OURS
+NOT_OURS = NOT_OURS | test_shapley.NOT_OURS
 # Methods that are not there yet.
 LATER = {
-    "banzhaf_values": "jaxplain.shapley",
     "influence_ekfac": "jaxplain.training.ekfac",
     "influence_kfac": "jaxplain.training.ekfac",
     "infidelity": "jaxplain.metrics.infidelity",
-    "kernel_shap": "kernel_shap",
     "layer_conductance": "jaxplain.interior.conductance; captum sums differences between nodes, without weights",
     "kronfluence_diagonal": "jaxplain.training.ekfac",
     "kronfluence_ekfac": "jaxplain.training.ekfac",
     "kronfluence_kfac": "jaxplain.training.ekfac",
-    "shapley_value_sampling": "permutation_shap",
-    "shapley_values": "exact_shap",
     "trak_definition": "jaxplain.training.trak",
 }
 

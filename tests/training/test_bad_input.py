@@ -211,9 +211,7 @@ def test_groups():
         training.group_influence(LOSS, order=3)
     with pytest.raises(ValueError, match=r"group_mask has shape \(5,\), but there are 24"):
         training.group_influence(LOSS)(PARAMS, TRAIN, MASK[:5], TEST)
-    with pytest.raises(
-        ValueError, match=r"one flag a training example.*np.isin\(np.arange"
-    ):
+    with pytest.raises(ValueError, match=r"one flag a training example.*np.isin\(np.arange"):
         training.group_influence(LOSS)(PARAMS, TRAIN, np.arange(24), TEST)
 
 
