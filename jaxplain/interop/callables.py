@@ -55,7 +55,7 @@ def numpy_function(
             return result.reshape(*lead, *shape).astype(dtype)
 
         x = jnp.asarray(x)
-        dtype = x.dtype  # not that of `rows`: callbacks run in threads that know no `with jax.enable_x64`
+        dtype = x.dtype
         result = jax.ShapeDtypeStruct(shape, dtype)
         return jax.pure_callback(on_host, result, x, vmap_method="broadcast_all")
 
