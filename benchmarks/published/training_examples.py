@@ -50,8 +50,8 @@ def attack() -> Iterator[Line]:
     """One training image changed."""
     result = poisoned_image.compute()
     for i, size in enumerate(result.sizes):
-        yield f"one of 150 images moved by {size:g}: share of digits then misread", result.flipped[i], ""
-        yield "the same in random signs", result.flipped_random[i], ""
+        yield f"one of 150 images moved by {size:g}: share of digits then misread", [result.flipped[i].mean()], ""
+        yield "the same in random signs", [result.flipped_random[i].mean()], ""
         r, slope = kit.agreement(result.predicted[i], result.actual[i])
         yield f"first step, moved by {size:g}, predicted against retrained: R", [r], ""
         yield "the same: slope", [slope], ""
