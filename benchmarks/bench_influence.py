@@ -76,7 +76,7 @@ def pictures(rng: np.random.Generator, total: int) -> tuple[jax.Array, jax.Array
 
 
 def run() -> list[Row]:
-    # XLA runs small convolutions inside a loop 10 to 18 times slower on CPUs, so that end to end only the MLP counts.
+    # On CPUs XLA runs small convolutions in a loop 10 to 18 times slower: end to end only the MLP counts.
     rows = solving(mlp())
     for case in (mlp(), cnn()):
         rows += [*products(case), *scans(case)]

@@ -3,6 +3,8 @@
 import sys
 
 import jax.numpy as jnp
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -10,10 +12,10 @@ from jaxplain import Estimate
 from jaxplain.interop import to_shap
 
 NUMERICS = "plain"
+pytestmark = pytest.mark.filterwarnings("ignore")  # shap's own, of matplotlib and numba
 
 
 def test_explanation():
-    pytest.importorskip("shap", reason="the extra `shap` is not installed")
     estimate = Estimate(jnp.array([1.0, -2.0]), jnp.array([0.1, 0.2]))
     explanation = to_shap(estimate, np.array([3.0, 4.0]), 0.5, feature_names=["age", "pulse"])
     np.testing.assert_array_equal(explanation.values, estimate.value)
@@ -21,6 +23,20 @@ def test_explanation():
     assert explanation.base_values == 0.5
     assert explanation.feature_names == ["age", "pulse"]
     np.testing.assert_array_equal(explanation.error_std, estimate.std_error)
+
+
+def test_shap_draws_it():
+    import shap  # here, for what it warns of when it is imported
+
+    matplotlib.use("agg")
+    rows = np.array([[1.0, -2.0], [0.5, 1.0], [-0.25, 0.5]])
+    explanation = to_shap(rows, rows + 1, np.full(3, 0.5), feature_names=["age", "pulse"])
+    axes = shap.plots.bar(explanation, show=False)
+    assert {"age", "pulse"} <= {text.get_text() for text in axes.get_yticklabels()}
+    shap.plots.waterfall(explanation[0], show=False)
+    labels = {tick.get_text() for axes in plt.gcf().axes for tick in axes.get_yticklabels()}
+    assert any("pulse" in label for label in labels)
+    plt.close("all")
 
 
 def test_without_shap(monkeypatch):
