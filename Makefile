@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 # All of it, or, with ARGS, one photo: make demo ARGS="my_photo.jpg --class espresso"
 demo: $(STAMP)
 ifeq ($(strip $(ARGS)),)
-	@for name in digit domain text training image; do \
+	@for name in digit domain text table training image; do \
 	  $(BIN)/python examples/explain_$$name.py --out out || exit 1; done
 	@echo "all files:"; printf '  %s\n' out/*.png out/*.html
 else

@@ -52,7 +52,7 @@ def numpy_function(
                     f"the numpy function returned shape {result.shape} for a batch of shape {flat.shape}, where "
                     f"{(len(flat), *shape)} was announced: one row an example, output_shape={shape}"
                 )
-            return result.reshape(*lead, *shape).astype(dtype)
+            return result.reshape((*lead, *shape)).astype(dtype)
 
         x = jnp.asarray(x)
         dtype = x.dtype

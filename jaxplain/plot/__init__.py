@@ -10,6 +10,7 @@ try:
     from jaxplain.plot.influence import influence_table
     from jaxplain.plot.maps import gallery, heatmap, overlay
     from jaxplain.plot.network import network
+    from jaxplain.plot.tables import beeswarm, waterfall
     from jaxplain.plot.text import text
 except ModuleNotFoundError as error:
     missing = (error.name or "").partition(".")[0]
@@ -24,6 +25,7 @@ __all__ = [
     "Section",
     "Table",
     "bars",
+    "beeswarm",
     "curve",
     "gallery",
     "heatmap",
@@ -32,4 +34,5 @@ __all__ = [
     "overlay",
     "report",
     "text",
+    "waterfall",
 ]

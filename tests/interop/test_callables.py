@@ -34,6 +34,15 @@ def test_agrees_with_the_same_in_jax():
     np.testing.assert_allclose(jax.jit(jxp.exact_shap(f, BACKGROUND, chunk_size=8))(X), want, atol=ROUNDING)
 
 
+def test_one_example_alone():
+    f, sizes = counting()
+    want = np.tanh(X).prod() + X[0]
+    for call in (f, jax.jit(f)):
+        assert call(X).shape == ()
+        np.testing.assert_allclose(call(X), want, atol=ROUNDING)
+    assert set(sizes) == {1}
+
+
 @pytest.mark.parametrize("chunk_size", [8, 32, 3])
 def test_is_called_with_whole_chunks(chunk_size):
     f, sizes = counting()
