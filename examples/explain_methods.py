@@ -52,11 +52,12 @@ class Method(NamedTuple):
 
 
 NUM_PATCHES = 32  # at most, so that one compiled program serves all photos
+LIME_COPIES, SHAP_COPIES = 80, 100  # of the photo with some patches blurred; fewer would leave SHAP no error
 
 
 def patches_of(x: np.ndarray) -> np.ndarray:
     """(height, width): the number of the patch of like colour that each pixel belongs to, below NUM_PATCHES."""
-    for wanted in range(NUM_PATCHES, 0, -1):
+    for wanted in range(5 * NUM_PATCHES // 4, 0, -2):  # photos fall into fewer than are asked for
         patches = jxp.superpixels(x, num_segments=wanted)
         if patches.max() < NUM_PATCHES:
             return patches
@@ -83,18 +84,31 @@ def rise(f: Explain, _: jax.Array) -> Explain:
     return above_mean
 
 
-def lime(f: Explain, _: jax.Array) -> Explain:
-    def with_parts(kept, x, blurred, label, patches):
-        return f(jnp.where(kept[patches][..., None] > 0, x, blurred), label)
+def on_patches(
+    make: Callable[[Explain], Explain],
+) -> Callable[[Explain, jax.Array], Explain]:
+    """Explains patches, kept or blurred, by `make(f)(key, kept, *args)`; draws a patch's number all over it."""
 
-    fit = jxp.lime(with_parts, num_samples=80, chunk_size=1)
+    def build(f: Explain, _: jax.Array) -> Explain:
+        def with_parts(kept, x, blurred, label, patches):
+            return f(jnp.where(kept[patches][..., None] > 0, x, blurred), label)
 
-    def explain(key, x, label, patches):
-        found = fit(key, jnp.ones(NUM_PATCHES), x, BLURRED(x), label, patches)
-        thin = patches[::4, ::4]
-        return jxp.Estimate(found.value[thin], found.std_error[thin])
+        explain_parts = make(with_parts)
 
-    return explain
+        def explain(key, x, label, patches):
+            found = explain_parts(key, jnp.ones(NUM_PATCHES), x, BLURRED(x), label, patches)
+            thin = patches[::4, ::4]
+            return jxp.Estimate(found.value[thin], found.std_error[thin])
+
+        return explain
+
+    return build
+
+
+lime = on_patches(lambda f: jxp.lime(f, num_samples=LIME_COPIES, chunk_size=1))
+kernel_shap = on_patches(
+    lambda f: jxp.kernel_shap(f, jnp.zeros((1, NUM_PATCHES)), budget=SHAP_COPIES, chunk_size=1)
+)
 
 
 # Score-CAM is not among them: with 1280 channels it takes 1280 forward passes a photo, minutes on a CPU. Nor are
@@ -263,7 +277,16 @@ METHODS = (
         "lime on superpixels",
         lime,
         "What keeping a patch of like colour adds to the score, the others being blurred or not at random.",
-        "A linear model of 80 such copies: patches that only matter together share what they add.",
+        f"A linear model of {LIME_COPIES} such copies: patches that only matter together share what they add.",
+        unit="logits a patch",
+        stochastic=True,
+        parts=patches_of,
+    ),
+    Method(
+        "kernel_shap on superpixels",
+        kernel_shap,
+        "What a patch adds to the score when it comes into focus, averaged over which others are in focus.",
+        f"Estimated from {SHAP_COPIES} copies, see the error; the network has never seen half-blurred photos.",
         unit="logits a patch",
         stochastic=True,
         parts=patches_of,
