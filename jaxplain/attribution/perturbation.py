@@ -140,7 +140,8 @@ def occlusion(
 
     def attribute(fx, x):
         leaf, only = only_array("occlusion", x)
-        sides, steps = per_axis("window", sizes, leaf.shape), per_axis("stride", strides, leaf.shape)
+        sides = per_axis("window", sizes, leaf.shape)
+        steps = (strides,) * len(sides) if isinstance(strides, int) else strides
         if len(steps) != len(sides):
             raise ValueError(
                 f"stride {strides} needs one number for each of the {len(sides)} axes of the window {sides}"

@@ -22,7 +22,7 @@ def numpy_function(
 
     Returns:
         `f(x)` for one example, to be used under `jit` and `vmap`; it has no derivatives. The output has the type
-        of `x`.
+        of `x`, or the default float's where that is no float.
 
     Raises:
         ValueError: when it runs, `fn` returned another shape.
@@ -55,7 +55,8 @@ def numpy_function(
             return result.reshape((*lead, *shape)).astype(dtype)
 
         x = jnp.asarray(x)
-        dtype = x.dtype
+        # Not an integer x's own type, which would cut a probability down to 0.
+        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
         result = jax.ShapeDtypeStruct(shape, dtype)
         return jax.pure_callback(on_host, result, x, vmap_method="broadcast_all")
 

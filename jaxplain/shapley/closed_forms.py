@@ -12,7 +12,7 @@ from jaxplain._chunk import check_count, fold
 from jaxplain._tree import describe
 from jaxplain.shapley.coalitions import subsets
 from jaxplain.shapley.exact import AT_ONCE, exact
-from jaxplain.shapley.games import Game, at_once, check_players, conditioned, evaluate, traced_once
+from jaxplain.shapley.games import Game, at_once, check_players, conditioned, evaluate, floats, traced_once
 from jaxplain.shapley.kernel import product
 
 
@@ -52,14 +52,16 @@ def low_order(v: Game, num_players: int, *, order: int, chunk_size: int | None =
     players = check_players(num_players)
     if check_count("order", order) > players:
         raise ValueError(f"order must be at most the number of players, {players}, not {order}")
-    masks = np.concatenate([subsets(players, size) for size in range(order + 1)])
+    masks = np.concatenate([subsets(players, size) for size in range(1, order + 1)])
     inside, outside = dividend_weights(players, order)
     size = masks.sum(1)
     value = traced_once(v)
+    nobody = value(jnp.zeros(players))
 
     def run(chunk):
         some, a, b = chunk
-        worth = evaluate(value, some, None)
+        # The factors of a constant cancel, but not in rounding.
+        worth = evaluate(value, some, None) - nobody
         on = some.astype(worth.dtype)
         return product(worth * a.astype(worth.dtype), on) + product(worth * b.astype(worth.dtype), 1 - on)
 
@@ -112,9 +114,7 @@ def max_shap(values: Any, reference: Any = 0.0) -> jax.Array:
     Source: Lundberg and Lee 2017, section 4 (Max SHAP) and figure 4B; with references for every player, derived
     here.
     """
-    x = jnp.asarray(values)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        x = x.astype(jnp.result_type(float))
+    x = floats(values)
     r = jnp.asarray(reference, x.dtype)
     if x.ndim != 1 or x.size == 0 or r.shape not in ((), x.shape):
         raise ValueError(f"max_shap takes a vector and a reference like it, not {describe(x)} and {describe(r)}")
@@ -172,11 +172,12 @@ def linear_shap(
         Array([1.75, 0.25], dtype=float32)
 
     When not to trust it: with a covariance, a feature of weight 0 gets credit for what it says of the others.
-    Covariances that are nearly singular make the conditional means, and so the answer, unstable.
+    Covariances that are nearly singular make the conditional means, and so the answer, unstable; where a
+    feature is, to rounding, a combination of others, the answer is NaN.
 
     Source: Lundberg and Lee 2017, corollary 1; Aas, Jullum and Loland 2021.
     """
-    w = jnp.asarray(weights)
+    w = floats(weights)  # all else takes its type
     mu = jnp.asarray(mean, w.dtype)
     if w.ndim != 1 or w.size == 0 or mu.shape not in ((), w.shape):
         raise ValueError(f"weights must be a vector and mean one like it, not {describe(w)} and {describe(mu)}")

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._chunk import check_count
+
 Sampling = Literal["kernel", "leverage"]
 TABLE = 1 << 20  # entries of the largest table of coalitions that is drawn from
 
@@ -76,6 +78,7 @@ def plan(players: int, budget: int, *, paired: bool, sampling: Sampling) -> Plan
     """
     if sampling not in ("kernel", "leverage"):
         raise ValueError(f"sampling must be 'kernel' or 'leverage', not {sampling!r}")
+    budget = check_count("budget", budget)
     least = min(2**players, 2 * players + 2)
     if budget < least:
         raise ValueError(

@@ -59,11 +59,12 @@ def conditional_gaussian(
         >>> print(v(jnp.array([1.0, 0.0])).round(3))  # 0.8 * 2: what the first makes likely of the second
         1.6
 
-    When not to trust it: a feature the model ignores gets credit for what it says of the others.
+    When not to trust it: a feature the model ignores gets credit for what it says of the others. Where a present
+    element is, to rounding, a combination of other present ones, the game is NaN.
 
     Source: Aas, Jullum and Loland 2021, section 3.2; draws by Matheron's rule.
     """
-    mean, covariance = jnp.asarray(mean), jnp.asarray(covariance)
+    mean, covariance = floats(mean), floats(covariance)
     check_count("num_samples", num_samples, least=2)
     if num_samples % 2:
         raise ValueError(f"num_samples must be even, since draws come in opposite pairs, not {num_samples}")
@@ -168,11 +169,25 @@ def completions(background: Any, players: Players, x: Any) -> tuple[int, Callabl
 
 
 def conditioned(covariance: jax.Array, present: jax.Array, deviation: jax.Array) -> jax.Array:
-    r"""$\Sigma_{\cdot S} \Sigma_{SS}^{-1} d_S$ for the columns $d$ of `deviation`; `present` (n,) is 1 on S."""
+    r"""$\Sigma_{\cdot S} \Sigma_{SS}^{-1} d_S$ for the columns $d$ of `deviation`; `present` (n,) is 1 on S.
+
+    NaN if the block of S is singular.
+    """
     both = present[:, None] * present[None]
     block = covariance * both + jnp.diag(1 - present)
-    inside = jnp.linalg.solve(block, present[:, None] * deviation)
-    return jnp.matmul(covariance, present[:, None] * inside, precision="highest")
+    root = jnp.linalg.cholesky(block)
+    # What the elements before it leave unexplained of an element: of a combination of them, rounding alone.
+    unexplained = jnp.square(jnp.diag(root)) / jnp.diag(block)
+    regular = jnp.nan_to_num(unexplained).min() > 10 * len(block) * jnp.finfo(block.dtype).eps
+    inside = jax.scipy.linalg.cho_solve((root, True), present[:, None] * deviation)
+    likely = jnp.matmul(covariance, present[:, None] * inside, precision="highest")
+    return jnp.where(regular, likely, jnp.nan)
+
+
+def floats(value: Any) -> jax.Array:
+    """`value` as an array of floats, whole numbers in the default type."""
+    array = jnp.asarray(value)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
 
 
 def check_mask(mask: Any, count: int) -> None:

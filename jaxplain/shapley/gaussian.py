@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._chunk import check_count
 from jaxplain._estimate import Estimate
 from jaxplain._tree import check_key
 from jaxplain.shapley.coalitions import Sampling, draw, plan
@@ -83,7 +84,7 @@ def gaussian_process(
     Source: pairs and odd interactions: Fumagalli, Witter and Musco 2026 (PolySHAP); a regression's own Shapley
     values: Witter, Liu and Musco 2025; the process and its fit: as above.
     """
-    players = check_players(num_players)
+    players, budget = check_players(num_players), check_count("budget", budget)
     if players == 1:
         return alone(v)
     if players <= MOST_PLAYERS and budget >= 2**players:

@@ -42,7 +42,7 @@ def test_ablation_is_its_definition(name, grouped):
 WINDOWS = {
     "vector": [(3, 2), (2, None), (7, 3), ((4,), (3,))],
     "series": [(4, 3), ((2,), (1,)), ((4, 2), (3, 1))],
-    "image": [(3, 2), ((2, 3), (2, 1)), ((5, 4, 1), (1, 1, 1)), ((2,), None)],
+    "image": [(3, 2), ((2, 3), (2, 1)), ((5, 4, 1), (1, 1, 1)), ((2,), None), ((2,), 1), ((3, 2, 2), 2)],
     "volume": [(2, None), ((3, 2, 2), (2, 2, 1))],
 }
 
@@ -53,9 +53,8 @@ SLIDES = [(n, *case) for n, cases in WINDOWS.items() for case in cases]
 @pytest.mark.parametrize(("name", "window", "stride"), SLIDES)
 def test_occlusion_is_its_definition(name, window, stride):
     x = X[name]
-    axes = max(1, x.ndim - 1)
-    sides = (window,) * axes if isinstance(window, int) else window
-    steps = sides if stride is None else (stride,) * axes if isinstance(stride, int) else stride
+    sides = (window,) * max(1, x.ndim - 1) if isinstance(window, int) else window
+    steps = sides if stride is None else (stride,) * len(sides) if isinstance(stride, int) else stride
     got = jxp.occlusion(network(name), window=window, stride=stride, baseline=0.3, chunk_size=5)(jnp.asarray(x))
     want = slow.occlusion(numpy_network(name), x, np.full(x.shape, 0.3), sides, steps)
     np.testing.assert_allclose(got, want, atol=1e-12)

@@ -81,3 +81,12 @@ def test_a_forest():
     got = jax.jit(jxp.exact_shap(f, x[:3], groups=np.arange(10) // 2))(x[7])
     want = model.predict(x[7:8].astype(np.float32))[0] - model.predict(x[:3].astype(np.float32)).mean()
     np.testing.assert_allclose(got.sum(), want, atol=1e-3)  # of predictions of size 150
+
+
+def test_one_example_and_whole_numbers():
+    f, sizes = counting()
+    np.testing.assert_allclose(f(X), np.tanh(X).prod() + X[0], atol=ROUNDING)
+    assert sizes == [1]
+    jxp.rise(f, num_masks=4, grid=2)(jax.random.key(0), X)  # evaluates one input by itself
+    half = numpy_function(lambda batch: batch.mean(1))
+    assert half(jnp.array([0, 1])) == half(jnp.array([False, True])) == 0.5

@@ -257,6 +257,8 @@ def test_too_few_too_many_and_wrong_options():
         for make in (shapley.kernel, shapley.gaussian_process):
             with pytest.raises(ValueError, match=r"too small for 5 players.*at least 12"):
                 make(v, 5, budget=budget)
+            with pytest.raises(ValueError, match="budget must be a whole number"):
+                make(v, 5, budget=20.0)
     with pytest.raises(ValueError, match=r"21 players have 2\^21 = 2097152 coalitions.*shapley\.kernel"):
         shapley.exact(v, 21)
     with pytest.raises(ValueError, match=r"25 players have .*kernel"):

@@ -110,6 +110,15 @@ def test_low_order(order):
     np.testing.assert_allclose(got, by_hand.by_subsets(small), atol=1e-11)  # sums of alternating signs
 
 
+def test_low_order_far_from_zero():
+    def v(mask):
+        on = mask.astype(jnp.float32)
+        return 1e6 + 8 * on[0] * on[1] + on.sum()
+
+    want = np.ones(12) + 4 * (np.arange(12) < 2)
+    np.testing.assert_allclose(shapley.low_order(v, 12, order=3), want, atol=1e-4)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_max_shap(seed):
     rng = np.random.default_rng(seed)
@@ -143,6 +152,26 @@ def test_linear_shap():
     likely = shapley.conditional_gaussian(jax.random.key(0), mean, covariance, num_samples=4)
     by_draws = shapley.exact_shap(lambda z: (jnp.asarray(w) * z).sum(), likely)(jnp.asarray(x))
     np.testing.assert_allclose(by_draws, want, atol=1e-9)
+
+
+def test_linear_shap_of_whole_numbers():
+    x = np.array([2.7, 1.2])
+    np.testing.assert_allclose(shapley.linear_shap([1, 2], 0.5)(x), [2.2, 1.4], rtol=1e-6)
+    alike = np.array([[1.0, 0.5], [0.5, 1.0]])
+    want = shapley.linear_shap([1.0, 0.0], 0.5, alike)(x)
+    np.testing.assert_array_equal(shapley.linear_shap([1, 0], 0.5, alike)(x), want)
+    assert shapley.conditional_gaussian(jax.random.key(0), [0, 0], np.eye(2, dtype=int)).draws.dtype == want.dtype
+
+
+def test_a_singular_covariance_gives_nan():
+    # Of rank 2, to rounding: elimination finds a pivot that is rounding, and so any number.
+    part = np.random.default_rng(0).normal(size=(4, 2))
+    covariance, mean, x = part @ part.T, np.zeros(4), np.arange(4.0)
+    assert np.isnan(shapley.linear_shap(np.ones(4), mean, covariance)(x)).all()
+    likely = shapley.conditional_gaussian(jax.random.key(0), mean, covariance, num_samples=2)
+    v = shapley.game(jnp.sum, likely)(jnp.asarray(x))
+    assert np.isnan(v(jnp.array([1.0, 1.0, 1.0, 0.0])))
+    assert np.isfinite(v(jnp.array([1.0, 0.0, 1.0, 0.0])))
 
 
 def test_conditional_gaussian_spread():
