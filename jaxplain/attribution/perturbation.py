@@ -315,6 +315,8 @@ def only_array(method: str, x: Any) -> tuple[jax.Array, OneArray]:
 
 def axis_counts(name: str, value: Any) -> int | tuple[int, ...]:
     """One whole number, or a tuple of them, all at least 1."""
+    if isinstance(value, np.ndarray):
+        value = tuple(value.ravel().tolist())
     if isinstance(value, Sequence) and not isinstance(value, str):
         if not value:
             raise ValueError(f"{name} needs a number for at least one axis, not {value!r}")

@@ -169,7 +169,7 @@ def words(text: str, *, pattern: str = r"\w+", lower: bool = False, distinct: bo
 
     Source: Ribeiro et al. 2016, section 3.1.
     """
-    tokens = tuple(re.findall(pattern, text.lower() if lower else text))
+    tokens = tuple(found.group() for found in re.finditer(pattern, text.lower() if lower else text))
     if not tokens:
         raise ValueError(f"no word ({pattern}) in {text[:40]!r}")
     if not distinct:

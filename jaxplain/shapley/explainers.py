@@ -109,7 +109,8 @@ def kernel_shap(
 
     Returns:
         `explain(key, x, *args) -> Estimate(value, std_error)`, both with the structure of `x`, in units of
-        `link(f)`; the value sums to link(f(x)) - link(mean f(background)).
+        `link(f)`; the value sums to link(f(x)) - link(mean f(background)). The error is NaN when the budget leaves
+        out some sizes of coalitions, as one near the least does with many players.
 
     Raises:
         ValueError: the budget is too small, `f` returns something other than a scalar, the background is empty or

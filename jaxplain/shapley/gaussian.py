@@ -131,6 +131,7 @@ def posterior(signs: jax.Array, halves: jax.Array, relative: jax.Array, total: j
     scales = jnp.asarray(SCALES, signs.dtype)
     fixed = jax.lax.stop_gradient((halves, relative))
     surprises = jax.lax.map(lambda scale: fitted(signs, fixed[0], scale * fixed[1]).surprise, scales)
+    surprises = jnp.where(jnp.isnan(surprises), jnp.inf, surprises)  # no Cholesky root: no such scale
     rho = scales[jnp.argmin(surprises)] * relative
     best = fitted(signs, halves, rho)
     shares, prior = shapley_of_process(signs, rho)

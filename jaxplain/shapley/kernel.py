@@ -66,7 +66,8 @@ def kernel(
         Array([ 0.5,  0.5,  2. , -1. ], dtype=float32)
 
     When not to trust it: while `std_error` is not small beside the differences you read. The estimate has a bias
-    of the order of the squared standard error. `gaussian_process` is nearer with the same budget on most models.
+    of the order of the squared standard error, and near the least budget, with few residuals, the error itself is
+    only roughly known. `gaussian_process` is nearer with the same budget on most models.
 
     Source: Lundberg and Lee 2017, theorem 2; pairs: Covert and Lee 2021; leverage: Musco and Witter 2025.
     """

@@ -63,6 +63,7 @@ def test_occlusion_is_its_definition(name, window, stride):
 def test_edges_count_as_often_as_they_are_covered():
     """Of a sum, a window takes what it covers: 3, 3 and at the edge 1 of 7, which alone covers the last."""
     got = jxp.occlusion(jnp.sum, window=3, stride=3)(jnp.ones(7))
+    np.testing.assert_array_equal(jxp.occlusion(jnp.sum, window=np.array([3]))(jnp.ones(7)), got)
     np.testing.assert_array_equal(got, [3, 3, 3, 3, 3, 3, 1])
     overlapping = jxp.occlusion(jnp.sum, window=3, stride=2)(jnp.ones(6))  # windows 0-2, 2-4, 4-5
     np.testing.assert_array_equal(overlapping, [3, 3, 3, 3, 2.5, 2])

@@ -214,6 +214,7 @@ def test_words():
     np.testing.assert_array_equal(found.groups, [0, 1, 0, 1, 2])
     np.testing.assert_array_equal(found.counts({"plot": 0, "good": 2}), [[0, 0, 0], [2, 0, 0], [0, 0, 1]])
     assert jxp.words("a b a", distinct=False).names == ("a", "b", "a")
+    assert jxp.words("ab, cd", pattern=r"(\w)\w").names == ("ab", "cd")  # the word, not its group
     vectors = jnp.asarray(RNG.normal(size=(5, 4)))
     value = jxp.lime(lambda v: v.sum(), groups=found.groups, ridge=0.0)(jax.random.key(0), vectors).value
     np.testing.assert_allclose(value.sum(), vectors.sum(), rtol=1e-10)
