@@ -1,6 +1,6 @@
 """Attribution and influence for any JAX function, as pure function transforms used like `jax.grad`."""
 
-from jaxplain import rules, shapley, training
+from jaxplain import interior, rules, shapley, training
 from jaxplain._estimate import Estimate
 
 # What in the input.
@@ -140,6 +140,7 @@ __all__ = [
     "influence_of_replacement",
     "influence_on_params",
     "integrated_gradients",
+    "interior",
     "kernel_shap",
     "last_conv",
     "layer_cam",

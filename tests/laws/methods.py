@@ -304,6 +304,15 @@ METHODS = [
         },
     ),
     Method("lrp[at]", site_method(lambda f, at: jxp.lrp(f, LRP_TABLES["gamma"], at=at)), **AT_A_SITE),
+    *(
+        Method(
+            name, site_method(method, num_steps=6), chunked=chunked(site_method(method, num_steps=6)), **AT_A_SITE
+        )
+        for name, method in (
+            ("conductance", jxp.interior.conductance),
+            ("internal_integrated_gradients", jxp.interior.internal_integrated_gradients),
+        )
+    ),
     Method("deep_lift", jxp.deep_lift, complete=at_zero, rounding=40),  # a quotient of differences
     Method("deep_lift[image]", jxp.deep_lift, image=True, relu=True, complete=at_zero),
     *(

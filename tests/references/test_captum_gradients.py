@@ -73,41 +73,31 @@ def layer_gradient_x_activation(case):
 
 
 def layer_integrated_gradients(case):
-    h, g = jxp.slice_at(score(case), case.params["layer"])
-
-    def explain(x, label):
-        baseline = h(jnp.asarray(case.inputs["baseline"], x.dtype), label)
-        return straight_path(case, g, baseline)(h(x, label), x, label)
-
-    return attribution(explain)
+    options = {"num_steps": case.params["n_steps"], "nodes": NODES[case.params["method"]]}
+    f, baseline = score(case), case.inputs["baseline"]
+    return attribution(jxp.interior.internal_integrated_gradients(f, case.params["layer"], baseline, **options))
 
 
 def internal_influence(case):
     """The mean over the input's path of the gradient by the layer."""
-    h, g = jxp.slice_at(score(case), case.params["layer"])
     alphas, weights = paths.quadrature(NODES[case.params["method"]], case.params["n_steps"])
+    mean_slope = jxp.interior.internal_influence(score(case), case.params["layer"], weights=weights)
 
     def explain(x, label):
         baseline = jnp.asarray(case.inputs["baseline"], x.dtype)
-
-        def slope(alpha):
-            point = baseline + alpha * (x - baseline)
-            return jxp.gradient(g)(h(point, label), point, label)
-
-        slopes = jax.vmap(slope)(jnp.asarray(alphas, x.dtype))
-        return jnp.tensordot(jnp.asarray(weights, x.dtype), slopes, 1)
+        points = jax.vmap(lambda alpha: baseline + alpha * (x - baseline))(jnp.asarray(alphas, x.dtype))
+        return mean_slope(points, label) * float(weights.sum())  # ours are divided by it: captum's are rounded
 
     return attribution(explain)
 
 
 def unit(case):
     """The activation of one unit, a function of the example."""
-    h, _ = jxp.slice_at(score(case), case.params["layer"])
-    return lambda x, label: h(x, label)[tuple(case.params["neuron"])]
+    return jxp.interior.unit_activation(score(case), case.params["layer"], case.params["neuron"])
 
 
 def neuron_gradient(case):
-    return attribution(jxp.gradient(unit(case)))
+    return attribution(jxp.interior.neuron_gradient(score(case), case.params["layer"], case.params["neuron"]))
 
 
 def neuron_integrated_gradients(case):
