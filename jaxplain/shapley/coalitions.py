@@ -17,7 +17,6 @@ import numpy as np
 from jaxplain._chunk import check_count
 
 Sampling = Literal["kernel", "leverage"]
-TABLE = 1 << 20  # entries of the largest table of coalitions that is drawn from
 
 
 class Stratum(NamedTuple):
@@ -122,22 +121,25 @@ def divide(units: int, room: Sequence[int], shares: Sequence[float]) -> list[int
 
 def draw(key: jax.Array, made: Plan) -> jax.Array:
     """Coalitions (units, M), bool, in the order of the strata; within one all different and equally likely."""
+    few = [s for s in made.strata if s.total > 2 * s.drawn]
+    table_key, few_key = jax.random.split(key)
+    ends = np.cumsum([s.drawn for s in few])[:-1]
+    apart = iter(jnp.split(draw_different(few_key, made.players, few), ends) if few else [])
     parts = [
-        draw_stratum(jax.random.fold_in(key, number), made.players, stratum)
+        next(apart)
+        if stratum.total > 2 * stratum.drawn
+        else draw_from_table(jax.random.fold_in(table_key, number), made.players, stratum)
         for number, stratum in enumerate(made.strata)
     ]
     return jnp.concatenate(parts)
 
 
-def draw_stratum(key: jax.Array, players: int, stratum: Stratum) -> jax.Array:
-    """Units of one size, drawn without replacement."""
+def draw_from_table(key: jax.Array, players: int, stratum: Stratum) -> jax.Array:
+    """Half or more of the units of one size, or all."""
     size, others = (stratum.size - 1, players - 1) if stratum.halved else (stratum.size, players)
-    if stratum.drawn == stratum.total or stratum.total * players <= TABLE:
-        table = jnp.asarray(subsets(others, size))
-        if stratum.drawn < stratum.total:
-            table = table[jax.random.choice(key, stratum.total, (stratum.drawn,), replace=False)]
-    else:
-        table = draw_different(key, others, size, stratum.drawn)
+    table = jnp.asarray(subsets(others, size))
+    if stratum.drawn < stratum.total:
+        table = table[jax.random.choice(key, stratum.total, (stratum.drawn,), replace=False)]
     if not stratum.halved:
         return table
     return jnp.concatenate([jnp.ones((len(table), 1), bool), table], axis=1)
@@ -151,20 +153,29 @@ def subsets(players: int, size: int) -> np.ndarray:
     return masks
 
 
-def draw_different(key: jax.Array, players: int, size: int, count: int) -> jax.Array:
-    """`count` different coalitions of one size: repeated ones are drawn anew until there are none."""
+def draw_different(key: jax.Array, players: int, strata: Sequence[Stratum]) -> jax.Array:
+    """Different coalitions of several sizes: repeated ones are drawn anew until there are none."""
+    drawn = [s.drawn for s in strata]
+    size = np.repeat(np.array([s.size for s in strata], np.int32), drawn)
+    first = np.repeat(np.array([s.halved for s in strata], bool), drawn)  # player 0 is in all of these
 
     def fresh(key):
-        bits = jax.random.bits(key, (count, players))
-        return jnp.argsort(jnp.argsort(bits, axis=1), axis=1) < size
+        """The players with the smallest numbers; a row has too many where two numbers are equal."""
+        bits = jax.random.bits(key, (len(size), players))
+        bits = bits.at[:, 0].set(jnp.where(first, 0, bits[:, 0]))
+        last = jnp.take_along_axis(jnp.sort(bits, axis=1), size[:, None] - 1, axis=1)  # sorting twice takes longer
+        return bits <= last
+
+    def wrong(masks):
+        return repeated(masks) | (masks.sum(1, dtype=jnp.int32) != size)
 
     def again(state):
-        return repeated(state[1]).any()
+        return wrong(state[1]).any()
 
     def redraw(state):
         key, masks = state
         key, now = jax.random.split(key)
-        return key, jnp.where(repeated(masks)[:, None], fresh(now), masks)
+        return key, jnp.where(wrong(masks)[:, None], fresh(now), masks)
 
     key, now = jax.random.split(key)
     return jax.lax.while_loop(again, redraw, (key, fresh(now)))[1]

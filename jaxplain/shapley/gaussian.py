@@ -75,7 +75,7 @@ def gaussian_process(
         >>> v = lambda mask: mask[0] * mask[1] * mask[2] - mask[3] * mask[4]
         >>> estimate = shapley.gaussian_process(v, 5, budget=24)(jax.random.key(0))
         >>> print(estimate.value.round(1), bool((estimate.std_error < 0.06).all()))
-        [ 0.3  0.4  0.4 -0.5 -0.5] True
+        [ 0.3  0.3  0.3 -0.5 -0.5] True
 
     When not to trust it: it is not linear in the game, since the prior is chosen by it, and it is not unbiased.
     A game that contradicts the prior (a parity of many players) has an error beyond the standard error; `kernel`

@@ -175,9 +175,11 @@ def test_coalitions_are_drawn_without_replacement_and_evenly(paired):
 
 
 def test_large_classes_are_drawn_without_replacement():
-    masks = jax.jit(lambda key: coalitions.draw_different(key, 7, 3, 30))(jax.random.key(0))  # of 35
-    assert len({tuple(row) for row in np.asarray(masks).tolist()}) == 30
-    np.testing.assert_array_equal(masks.sum(1), 3)
+    strata = [coalitions.Stratum(3, 30, 35, halved=False), coalitions.Stratum(4, 9, 20, halved=True)]
+    masks = np.asarray(jax.jit(lambda key: coalitions.draw_different(key, 7, strata))(jax.random.key(0)))
+    assert len({tuple(row) for row in masks.tolist()}) == 39
+    np.testing.assert_array_equal(masks.sum(1), [3] * 30 + [4] * 9)
+    assert masks[30:, 0].all()
     made = coalitions.plan(40, 600, paired=True, sampling="leverage")
     drawn = np.asarray(jax.jit(lambda key: coalitions.draw(key, made))(jax.random.key(0)))
     assert len({row.tobytes() for row in drawn}) == made.units == 299
