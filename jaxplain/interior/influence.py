@@ -81,9 +81,10 @@ def internal_influence(
             for i, value in zip(where, x, strict=True):
                 given[i] = value
             sliced = slice_for(f, at, tuple(given), kwargs, argnums=argnums, params=params, tokens=True)
-            slope = sliced.slope()
+            z, rest = sliced.cut()
+            slope = sliced.slope(z, rest)
             types.append(slope.dtype)
-            return slope * sliced.site() if times_activation else slope
+            return slope * z if times_activation else slope
 
         types: list[Any] = []
         mean = weighted_sum(one, xs, shares, chunk_size=chunk_size)
@@ -166,11 +167,11 @@ def internal_integrated_gradients(
     @named_after(f, "internal_integrated_gradients")
     def explain(*args, **kwargs):
         sliced = slice_for(f, at, args, kwargs, argnums=argnums, params=params)
-        z, z0 = sliced.site(), sliced.at(reference_of(baseline, sliced)).site()
+        (z, rest), z0 = sliced.cut(), sliced.at(reference_of(baseline, sliced)).site()
         start, step = to_accumulator(z0), to_accumulator(z) - to_accumulator(z0)
 
         def slope(alpha):
-            return sliced.slope((start + alpha * step).astype(z.dtype))
+            return sliced.slope((start + alpha * step).astype(z.dtype), rest)
 
         points, shares = (jnp.asarray(v, step.dtype) for v in (alphas, weights))
         return (step * weighted_sum(slope, points, shares, chunk_size=chunk_size)).astype(z.dtype)
@@ -197,12 +198,12 @@ def conductance(
     Args:
         f: `f(x, *args)` returns a float scalar.
         at: the site, as in `slice_at`.
-        baseline: x': a number, an array, a pytree like `x`, or a callable `x -> baseline`.
-        num_steps: the number of gradients evaluated.
-        nodes: the quadrature, as in `integrated_gradients`.
-        chunk_size: how many run at once (None: all).
+        baseline: x', as in `internal_integrated_gradients`.
+        num_steps: likewise.
+        nodes: likewise.
+        chunk_size: likewise.
         argnums: which positional argument(s) the path is one of.
-        params: the parameters that `f` closes over, to name layers by their paths in it.
+        params: as in `internal_integrated_gradients`.
 
     Returns:
         `explain(x, *args)`: an array of the shape of the site, in units of `f`.
@@ -237,9 +238,9 @@ def conductance(
                 point = [b + alpha.astype(b.dtype) * d for b, d in zip(start, step, strict=True)]
                 return sliced.at(cast_like(point, x))
 
-            z, flow = jax.jvp(lambda a: there(a).site(), (alpha,), (jnp.ones_like(alpha),))
+            z, flow, rest = jax.jvp(lambda a: there(a).cut(), (alpha,), (jnp.ones_like(alpha),), has_aux=True)
             types.append(z.dtype)
-            return to_accumulator(there(alpha).slope()) * to_accumulator(flow)
+            return to_accumulator(sliced.slope(z, rest)) * to_accumulator(flow)
 
         types: list[Any] = []
         dtype = path_dtype(x)

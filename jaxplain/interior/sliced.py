@@ -37,10 +37,13 @@ class Sliced(NamedTuple):
         """The value z = h(x)."""
         return self.halves.site(self.inputs)
 
-    def slope(self, z: jax.Array | None = None) -> jax.Array:
-        """dg/dz at h(x) or another z, all else as it is for x; NaN where the output is, as a ReLU's is not."""
-        own, rest = self.halves.before(self.inputs)
-        y, slope = jax.value_and_grad(lambda z: self.halves.after(z, rest)[0])(own if z is None else z)
+    def cut(self) -> tuple[jax.Array, list[Any]]:
+        """(z, what the second half needs besides), in one run of the first half."""
+        return self.halves.before(self.inputs)
+
+    def slope(self, z: jax.Array, rest: list[Any]) -> jax.Array:
+        """dg/dz at z; NaN where the output is, as a ReLU's is not."""
+        y, slope = jax.value_and_grad(lambda z: self.halves.after(z, rest)[0])(z)
         return jnp.where(jnp.isnan(y), jnp.nan, slope)
 
 

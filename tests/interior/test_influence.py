@@ -186,3 +186,16 @@ BAD = {
 def test_bad_input(message):
     with pytest.raises((ValueError, TypeError, IndexError), match=message):
         BAD[message]()
+
+
+@pytest.mark.parametrize("chunk_size", [None, 3])
+def test_what_bypasses_the_site_is_taken_where_the_path_is(chunk_size):
+    """Of (sum of z) (sum of x) with z = x^2 the slope is the sum of x: on the path for conductance, else at x."""
+    bypassed = lambda x: jxp.tag(x**2, "z").sum() * x.sum()
+    x = XS[0]
+    got = interior.conductance(bypassed, "z", chunk_size=chunk_size)(x)
+    np.testing.assert_allclose(got, 2 * x**2 * x.sum() / 3, rtol=1e-12)  # the integral of (a sum x) (2 a x^2)
+    got = interior.internal_integrated_gradients(bypassed, "z", chunk_size=chunk_size)(x)
+    np.testing.assert_allclose(got, x**2 * x.sum(), rtol=1e-12)
+    got = interior.internal_influence(bypassed, "z", chunk_size=chunk_size)(XS)
+    np.testing.assert_allclose(got, np.full(4, XS.sum(1).mean()), rtol=1e-12)
