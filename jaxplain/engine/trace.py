@@ -205,9 +205,10 @@ def trace(
         (kind, position, *path) = paths[k][0]
         is_explained = getattr(kind, "idx", None) == 0 and position.idx in where
         if is_explained and (value.is_float or tokens):
-            live.append(value)
+            live.append((where.index(position.idx), value))
         elif path:
             weights[value] = path_words(path)
+    live = [value for _, value in sorted(live, key=lambda pair: pair[0])]  # as argnums has them
     name_closed_over(program, params, weights)
     return Trace(
         program,

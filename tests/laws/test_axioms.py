@@ -176,3 +176,22 @@ def test_sums_of_sixteen_bit_attributions_are_taken_in_float32():
     linear = lambda x: x.astype(jnp.float32).sum()
     assert abs(float(completeness_gap(linear, x, x))) < 1e-3
     assert abs(float(jxp.taylor_remainder(linear)(x))) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["conductance", "internal_integrated_gradients", "deep_lift", "lrp"])
+def test_arguments_in_the_order_of_argnums(name):
+    """The baseline, and the result, of each argument belong to it in whatever order they are asked for."""
+
+    def f(x, y):
+        return (jxp.tag(x**2 * y, "h") @ jnp.array([1.0, -2.0])) + y[0]
+
+    x, y, low, high = (np.array(v) for v in ([1.0, 2.0], [3.0, 0.5], [0.1, 0.2], [1.0, 2.0]))
+
+    def explained(first, order, baselines):
+        method = getattr(jxp, name, None) or getattr(jxp.interior, name)
+        given = {"lrp": (jxp.rules.EPSILON,), "deep_lift": (baselines,)}.get(name, ("h", baselines))
+        result = method(f, *given, argnums=order)(x, y)
+        return result[first] if isinstance(result, tuple) else result
+
+    one, other = explained(0, (0, 1), (low, high)), explained(1, (1, 0), (high, low))
+    np.testing.assert_allclose(one, other, rtol=1e-12)
