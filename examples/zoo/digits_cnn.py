@@ -40,7 +40,7 @@ def digits() -> tuple[Examples, Examples]:
 
 
 def logits(params: Any, x: jax.Array) -> jax.Array:
-    """One image (8, 8, 1) to logits (10,); sites "conv0" (8, 8, 32), "conv1" (4, 4, 64), "conv2", "dense" (64,)."""
+    """An image (8, 8, 1) to logits (10,); sites "conv0" (8, 8, 32), "conv1" (4, 4, 64), "conv2", "dense"."""
     for i, stride in enumerate((1, 2, 1)):
         layer = params[f"conv{i}"]
         x = jax.lax.conv_general_dilated(
