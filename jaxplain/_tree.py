@@ -212,6 +212,26 @@ def background_like(value: Any, x: Any) -> tuple[Any, int]:
     return matched, counts.pop()
 
 
+def count(name: str, data: Any, what: str = "examples") -> int:
+    """How many examples are stacked: the common length of the leading axes of its leaves."""
+    paths = jax.tree_util.tree_flatten_with_path(data)[0]
+    sizes = {}
+    for path, leaf in paths:
+        shape = np.shape(leaf)
+        if not shape:
+            where = jax.tree_util.keystr(path) or "itself"
+            raise ValueError(f"{name}{where} has no leading axis of {what}; a single {what[:-1]} is x[None]")
+        sizes[jax.tree_util.keystr(path)] = shape[0]
+    if not sizes:
+        raise ValueError(f"{name} holds no arrays: it must be a pytree with a leading axis of {what}")
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"{name} has leaves with different numbers of {what}: {sizes}")
+    total = next(iter(sizes.values()))
+    if total == 0:
+        raise ValueError(f"{name} holds none" if name == what else f"{name} holds no {what}")
+    return total
+
+
 def matching(name: str, value: Any, x: Any) -> Any:
     """The leaves of `value` that stand where `x` has float leaves, in their types."""
     structure = jax.tree.structure(x, is_leaf=lambda leaf: leaf is None)

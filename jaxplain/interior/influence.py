@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxplain import _jax
 from jaxplain._chunk import cast_like, to_accumulator, weighted_sum
-from jaxplain._tree import Scalar, check_argnums, named_after, positions, reference_like
+from jaxplain._tree import Scalar, check_argnums, count, named_after, positions, reference_like
 from jaxplain.attribution import paths
 from jaxplain.attribution.gradients import gradient
 from jaxplain.attribution.paths import Nodes, path_dtype
@@ -55,7 +55,6 @@ def internal_influence(
     Raises:
         SiteError: the site is missing, ambiguous, or the output does not depend on it.
         ValueError: there are no inputs, weights of another number, negative, or all 0; `f` returns no scalar.
-        TypeError: `xs` has no arrays.
 
     Example:
         >>> import jax.numpy as jnp, jaxplain as jxp
@@ -95,20 +94,12 @@ def internal_influence(
 
 def shares_of(weights: Any, xs: Any) -> jax.Array:
     """The distribution over inputs: weights that sum to 1."""
-    counts = {leaf.shape[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(xs) if hasattr(leaf, "shape")}
-    if not counts:
-        raise TypeError("the inputs hold no arrays: they are like x with a leading axis")
-    if len(counts) != 1 or 0 in counts:
-        raise ValueError(
-            f"the distribution of interest needs the same number of inputs in every leaf, at least 1: {counts}; "
-            "a single input is x[None]"
-        )
-    (count,) = counts
+    total = count("xs", xs, "inputs")
     if weights is None:
-        return jnp.full(count, 1 / count)
+        return jnp.full(total, 1 / total)
     given = jnp.asarray(weights)
-    if given.shape != (count,):
-        raise ValueError(f"there are {count} inputs, but weights has shape {given.shape}")
+    if given.shape != (total,):
+        raise ValueError(f"there are {total} inputs, but weights has shape {given.shape}")
     if not _jax.is_tracer(weights):
         known = np.asarray(weights, float)
         if not (known >= 0).all() or not known.sum() > 0:

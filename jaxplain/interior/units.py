@@ -36,12 +36,16 @@ def rank_units(influence: Any, *, channel_axis: int = -1, reduce: Reduce = "mean
         >>> print(jxp.interior.rank_units(jnp.array([[1.0, 5.0, -2.0], [1.0, -4.0, 0.0]]), reduce="max"))
         [1 0 2]
     """
-    values = jnp.asarray(influence)
+    return jnp.argsort(-by_channel(jnp.asarray(influence), channel_axis, reduce)).astype(jnp.int32)
+
+
+def by_channel(values: jax.Array, channel_axis: int, reduce: Reduce, name: str = "influence") -> jax.Array:
+    """One number a channel: the mean, maximum or sum over all other axes."""
     if reduce not in ("mean", "max", "sum"):
         raise ValueError(f"reduce must be 'mean', 'max' or 'sum', not {reduce!r}")
-    axis = check_axis(channel_axis, values.shape)
+    axis = check_axis(channel_axis, values.shape, name)
     others = tuple(k for k in range(values.ndim) if k != axis)
-    return jnp.argsort(-getattr(jnp, reduce)(values, axis=others)).astype(jnp.int32)
+    return getattr(jnp, reduce)(values, axis=others)
 
 
 def keep_units(

@@ -114,26 +114,6 @@ def near_list(names: list[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
-def count(name: str, data: Tree, what: str = "examples") -> int:
-    """How many examples a data set has: the common length of the leading axes of its leaves."""
-    paths = jax.tree_util.tree_flatten_with_path(data)[0]
-    sizes = {}
-    for path, leaf in paths:
-        shape = np.shape(leaf)
-        if not shape:
-            where = jax.tree_util.keystr(path) or "itself"
-            raise ValueError(f"{name}{where} has no leading axis of {what}; a single {what[:-1]} is x[None]")
-        sizes[jax.tree_util.keystr(path)] = shape[0]
-    if not sizes:
-        raise ValueError(f"{name} holds no arrays: it must be a pytree with a leading axis of {what}")
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"{name} has leaves with different numbers of {what}: {sizes}")
-    total = next(iter(sizes.values()))
-    if total == 0:
-        raise ValueError(f"{name} holds none" if name == what else f"{name} holds no {what}")
-    return total
-
-
 def checked(loss_fn: Loss, name: str = "loss_fn") -> Loss:
     """`loss_fn` with an error for what is no float scalar."""
 

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain._chunk import accumulator_dtype
-from jaxplain._tree import check_key
-from jaxplain.training._vectors import Loss, Predicate, Split, Tree, checked, count
+from jaxplain._tree import check_key, count
+from jaxplain.training._vectors import Loss, Predicate, Split, Tree, checked
 from jaxplain.training.operators import Curvature, Operator, Product, make_curvature, sandwich
 
 

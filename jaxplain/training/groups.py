@@ -16,9 +16,10 @@ from jax.flatten_util import ravel_pytree
 
 from jaxplain import _jax
 from jaxplain._chunk import check_count, fold, stack
+from jaxplain._tree import count
 from jaxplain.training import _scores
 from jaxplain.training._scores import returned, setting
-from jaxplain.training._vectors import Loss, Tree, add, count, times
+from jaxplain.training._vectors import Loss, Tree, add, times
 from jaxplain.training.influence import Answer
 from jaxplain.training.operators import Curvature, Operator
 from jaxplain.training.solve import SolveInfo, as_matrix, cg, conjugate_gradients

@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain._chunk import check_count, stack
+from jaxplain._tree import count
 from jaxplain.training import _scores
 from jaxplain.training._scores import returned, scores, setting
-from jaxplain.training._vectors import Loss, Tree, count, dot, times
+from jaxplain.training._vectors import Loss, Tree, dot, times
 from jaxplain.training.operators import Curvature
 from jaxplain.training.solve import SolveInfo, cg
 

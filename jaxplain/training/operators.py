@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from jaxplain import _jax
 from jaxplain._chunk import check_count, fold
-from jaxplain._tree import check_key
-from jaxplain.training._vectors import Split, Tree, add, checked, count, dot, split
+from jaxplain._tree import check_key, count
+from jaxplain.training._vectors import Split, Tree, add, checked, dot, split
 
 Product = Callable[[Tree, Tree, jax.Array, Tree], Tree]  # (free, examples, weights, v) -> sum_i w_i C(z_i) v
 

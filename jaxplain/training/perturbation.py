@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain._tree import float_leaves
+from jaxplain._tree import count, float_leaves
 from jaxplain.training import _scores
 from jaxplain.training._scores import cast, returned, scores, setting
-from jaxplain.training._vectors import Loss, Tree, count
+from jaxplain.training._vectors import Loss, Tree
 from jaxplain.training.influence import Answer
 from jaxplain.training.operators import Curvature
 from jaxplain.training.solve import SolveInfo, cg

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from jaxplain import _jax
 from jaxplain._chunk import check_count, stack
-from jaxplain._tree import named_after
+from jaxplain._tree import count, named_after
 from jaxplain.training import _scores
-from jaxplain.training._vectors import Loss, Predicate, Tree, checked, count, norm, split
+from jaxplain.training._vectors import Loss, Predicate, Tree, checked, norm, split
 
 Scores = Callable[..., jax.Array]
 
