@@ -304,7 +304,10 @@ def find_named(scene: Scene, name: str) -> Site:
         if stem in scene.closed:
             raise SiteError(f"site {name!r} {scene.closed[stem]}")
         known = [n for table in tables for n in table]
-        raise SiteError(f"no site {name!r}: {near(stem, known)}; jaxplain.list_sites(f)(...) prints all")
+        raise SiteError(
+            f"no site {name!r}: {near(stem, known)}; jaxplain.list_sites(f)(...) prints all (a value that the "
+            "output does not depend on is not among them)"
+        )
     match = matches[0]
     if isinstance(match, dict):
         if len(match) > 1:
