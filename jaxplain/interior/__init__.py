@@ -10,6 +10,7 @@ from jaxplain.interior.influence import (
     unit_activation,
 )
 from jaxplain.interior.patching import ablate, patch
+from jaxplain.interior.segmentation import segment
 from jaxplain.interior.units import drop_units, keep_units, rank_units
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "patch",
     "profile_deviation",
     "rank_units",
+    "segment",
     "tcav",
     "unit_activation",
 ]
