@@ -7,9 +7,12 @@ from jaxplain.interior.influence import (
     neuron_gradient,
     unit_activation,
 )
+from jaxplain.interior.receptive_field import Box, bounding_box, receptive_field
 from jaxplain.interior.units import drop_units, keep_units, rank_units
 
 __all__ = [
+    "Box",
+    "bounding_box",
     "conductance",
     "drop_units",
     "internal_influence",
@@ -17,5 +20,6 @@ __all__ = [
     "keep_units",
     "neuron_gradient",
     "rank_units",
+    "receptive_field",
     "unit_activation",
 ]
