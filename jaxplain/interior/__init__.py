@@ -7,19 +7,27 @@ from jaxplain.interior.influence import (
     neuron_gradient,
     unit_activation,
 )
+from jaxplain.interior.neighbours import Neighbours, embed, nearest_neighbours
 from jaxplain.interior.receptive_field import Box, bounding_box, receptive_field
+from jaxplain.interior.top_activations import TopActivations, patches, top_activations
 from jaxplain.interior.units import drop_units, keep_units, rank_units
 
 __all__ = [
     "Box",
+    "Neighbours",
+    "TopActivations",
     "bounding_box",
     "conductance",
     "drop_units",
+    "embed",
     "internal_influence",
     "internal_integrated_gradients",
     "keep_units",
+    "nearest_neighbours",
     "neuron_gradient",
+    "patches",
     "rank_units",
     "receptive_field",
+    "top_activations",
     "unit_activation",
 ]
