@@ -11,6 +11,7 @@ from jaxplain.interior.neighbours import Neighbours, embed, nearest_neighbours
 from jaxplain.interior.receptive_field import Box, bounding_box, receptive_field
 from jaxplain.interior.top_activations import TopActivations, patches, top_activations
 from jaxplain.interior.units import drop_units, keep_units, rank_units
+from jaxplain.interior.visualise import scaled_pixels, visualise_unit
 
 __all__ = [
     "Box",
@@ -28,6 +29,8 @@ __all__ = [
     "patches",
     "rank_units",
     "receptive_field",
+    "scaled_pixels",
     "top_activations",
     "unit_activation",
+    "visualise_unit",
 ]

@@ -1,6 +1,5 @@
 """The examples that a unit responds to most, and the part of each that it saw."""
 
-import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain import _jax
 from jaxplain._chunk import check_count, stack
 from jaxplain._tree import describe
 from jaxplain.engine.interventions import tag
 from jaxplain.interior.examples import check_dataset, site_of
 from jaxplain.interior.receptive_field import bounding_box, receptive_field
-from jaxplain.interior.units import check_axis, check_units
+from jaxplain.interior.units import channel_of, check_axis
 
 
 class TopActivations(NamedTuple):
@@ -70,18 +68,14 @@ def top_activations(
     When not to trust it: the top is the extreme tail, and units answer to much else in the middle of their range
     (Bolukbasi et al. 2021); look at random examples of the same value too.
 
-    Source: Zeiler and Fergus 2014, section 3; Girshick et al. 2014, section 3.1.
+    Source: Zeiler and Fergus 2014, section 4; Girshick et al. 2014, section 3.1.
     """
-    number = unit if _jax.is_tracer(unit) else operator.index(unit)
     count = check_dataset(dataset)
     if check_count("k", k) > count:
         raise ValueError(f"k={k}, but the data set has {count} examples")
 
     def largest(x):
-        z = site_of(h, x)
-        axis = check_axis(channel_axis, z.shape, "what h returns")
-        check_units(number, z.shape[axis], "h(x)")
-        values = jnp.take(z, number % z.shape[axis], axis=axis)
+        values = channel_of(site_of(h, x), unit, channel_axis, "h(x)")
         where = jnp.argmax(values)
         position = jnp.unravel_index(where, values.shape)
         return values.reshape(-1)[where], jnp.stack([*position, where])[:-1].astype(jnp.int32)
@@ -138,7 +132,7 @@ def patches(
     @jax.vmap
     def boxes(position):
         like = jnp.zeros(dataset.shape[1:], dataset.dtype)
-        axis = check_axis(channel_axis, jax.eval_shape(h, like).shape, "what h returns")
+        axis = check_axis(channel_axis, jax.eval_shape(h, like).shape, "site 'h(x)'")
         place = list(position)
         place.insert(axis, unit)
         return bounding_box(receptive_field(lambda x: tag(site_of(h, x), "h(x)"), "h(x)", place)(like))
