@@ -232,10 +232,8 @@ LINEAR = (STRUCTURAL - {prim.sort_p, prim.top_k_p}) | SUM_OF_TWO | SUM_OVER | {N
 
 # What no rule for relevance covers, and which inputs a result depends on is plain all the same.
 ELEMENTWISE_TOO = {
-    prim.bitcast_convert_type_p, prim.clz_p, prim.complex_p, prim.conj_p, prim.eq_to_p, prim.igamma_p,
-    prim.igammac_p, prim.imag_p, prim.le_to_p, prim.lt_to_p, prim.nextafter_p, prim.polygamma_p,
-    prim.population_count_p, prim.real_p, prim.regularized_incomplete_beta_p, prim.shift_left_p,
-    prim.shift_right_arithmetic_p, prim.shift_right_logical_p, prim.xor_p, prim.zeta_p,
+    prim.complex_p, prim.conj_p, prim.imag_p, prim.real_p, prim.xor_p, prim.shift_left_p,
+    prim.shift_right_arithmetic_p, prim.shift_right_logical_p,
 }  # fmt: skip
 REDUCTIONS = {
     prim.reduce_sum_p, prim.reduce_max_p, prim.reduce_min_p, prim.reduce_prod_p, prim.reduce_and_p,

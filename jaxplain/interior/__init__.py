@@ -1,4 +1,4 @@
-"""What happens inside: influence of internal values on the output, and functions without some of their units."""
+"""What happens inside: influence of internal values on the output, what units mean, and functions without some."""
 
 from jaxplain.interior.influence import (
     conductance,

@@ -106,8 +106,9 @@ def patches(
         the example into padding: what is there is cut, not filled.
 
     Raises:
-        ValueError: examples are no single float array, or positions are not those of this site.
-        IndexError: there is no such channel.
+        ValueError: examples are not one array each.
+        TypeError: examples are integers; `dataset.astype(float)`.
+        IndexError: there is no such channel, or positions are not those of this site.
         UnsupportedOperation, SiteError: as in `receptive_field`.
 
     Example:

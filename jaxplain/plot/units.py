@@ -83,7 +83,7 @@ def activation_grid(
 
 def patches(
     rows: Sequence[Sequence[ArrayLike]],
-    values: ArrayLike | None = None,
+    values: Sequence[ArrayLike] | None = None,
     *,
     names: Sequence[str] | None = None,
     title: str | None = None,
@@ -140,7 +140,7 @@ def patches(
         for j, photo in enumerate(row):
             ax = figure.add_subplot(grid[i, j])
             _bare(ax, "#bbbbbb")
-            ax.set_facecolor("#f0f0f0")
+            ax.set_facecolor("#cddcee")  # no grey that a pixel could have
             ax.imshow(photo, cmap="gray", vmin=0.0, vmax=1.0)
             _centre(ax, photo, height, width)
             if values is not None:
