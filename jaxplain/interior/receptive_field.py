@@ -26,7 +26,7 @@ class Box(NamedTuple):
 def receptive_field(
     f: Callable[..., Any],
     at: At,
-    index: int | Sequence[int],
+    index: int | Sequence[int] | jax.Array,
     *,
     argnums: int | Sequence[int] = 0,
     params: Any = None,
@@ -43,8 +43,8 @@ def receptive_field(
         f: `f(x, *args)`; it may return anything.
         at: the site, as in `slice_at`.
         index: the unit's place in the site, as in `unit_activation`: one number an axis, leading axes of size 1
-            not counted. It may be traced: `vmap` finds the fields of many units in one go. A traced place
-            outside of the site sees nothing.
+            not counted. It may be traced: `vmap` finds the fields of many units in one go (a traced place outside
+            of the site sees nothing).
         argnums: which positional argument(s) to look at.
         params: the parameters that `f` closes over, to name layers by their paths in it.
 
@@ -70,7 +70,7 @@ def receptive_field(
     Source: Luo et al. 2016, section 2, for the theoretical and the effective field; Araujo, Norris and Sim 2019.
     """
     argnums = check_argnums(argnums)
-    place = tuple(index) if isinstance(index, Sequence) else (index,)
+    place = tuple(index) if isinstance(index, Sequence) or jnp.ndim(index) == 1 else (index,)
 
     @named_after(f, "receptive_field")
     def find(*args, **kwargs):

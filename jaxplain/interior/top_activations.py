@@ -129,15 +129,15 @@ def patches(
     if not hasattr(dataset, "shape"):
         raise ValueError(f"patches are cut from examples that are one array each, not from {describe(dataset)}")
 
-    @jax.jit
-    @jax.vmap
-    def boxes(position):
+    def box(position):
         like = jnp.zeros(dataset.shape[1:], dataset.dtype)
         axis = check_axis(channel_axis, jax.eval_shape(h, like).shape, "site 'h(x)'")
         place = list(position)
         place.insert(axis, unit)
         return bounding_box(receptive_field(lambda x: tag(site_of(h, x), "h(x)"), "h(x)", place)(like))
 
+    # One after another: a field takes the memory of a backward pass.
+    boxes = jax.jit(lambda positions: jax.lax.map(box, positions))
     found = jax.tree.map(np.asarray, boxes(jnp.asarray(top.positions)))
     return [
         np.asarray(dataset[int(i)])[tuple(map(slice, start, stop))]

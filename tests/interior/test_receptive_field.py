@@ -168,15 +168,15 @@ def test_many_places_in_one_trace_and_other_arguments():
     @jax.jit
     @jax.vmap
     def fields(place):
-        find = receptive_field(network, "here", (place[0], place[1], 0), argnums=1)
+        find = receptive_field(network, "here", place, argnums=1)
         return find(2.0, {"image": jnp.zeros(IMAGE), "count": 3})
 
-    places = np.array([[0, 0], [1, 2], [4, 3], [-1, -1], [7, 0]])
+    places = np.array([[0, 0, 0], [1, 2, 0], [4, 3, 0], [-1, -1, 0], [7, 0, 0]])
     found = fields(places)
     assert len(traces) == 1
     assert found["count"] is None
     for place, field in zip(places[:4], found["image"], strict=False):
-        alone = receptive_field(network, "here", (*place, 0), argnums=1)(
+        alone = receptive_field(network, "here", tuple(place), argnums=1)(
             2.0, {"image": jnp.zeros(IMAGE), "count": 3}
         )
         np.testing.assert_array_equal(field, alone["image"])
