@@ -70,7 +70,8 @@ def receptive_field(
     Source: Luo et al. 2016, section 2, for the theoretical and the effective field; Araujo, Norris and Sim 2019.
     """
     argnums = check_argnums(argnums)
-    place = tuple(index) if isinstance(index, Sequence) or jnp.ndim(index) == 1 else (index,)
+    several: Any = index if isinstance(index, Sequence) or jnp.ndim(index) == 1 else (index,)
+    place = tuple(several)
 
     @named_after(f, "receptive_field")
     def find(*args, **kwargs):
