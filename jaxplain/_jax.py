@@ -230,6 +230,31 @@ CARRIES_PARTS = RESHAPES | {prim.broadcast_in_dim_p, prim.slice_p, prim.rev_p, p
 LINEAR = (STRUCTURAL - {prim.sort_p, prim.top_k_p}) | SUM_OF_TWO | SUM_OVER | {NEGATION}
 
 
+# What no rule for relevance covers, and which inputs a result depends on is plain all the same.
+ELEMENTWISE_TOO = {
+    prim.complex_p, prim.conj_p, prim.imag_p, prim.real_p, prim.xor_p, prim.shift_left_p,
+    prim.shift_right_arithmetic_p, prim.shift_right_logical_p,
+}  # fmt: skip
+REDUCTIONS = {
+    prim.reduce_sum_p, prim.reduce_max_p, prim.reduce_min_p, prim.reduce_prod_p, prim.reduce_and_p,
+    prim.reduce_or_p, prim.reduce_xor_p, prim.argmax_p, prim.argmin_p,
+}  # fmt: skip
+WINDOWS = {prim.reduce_window_sum_p, prim.reduce_window_max_p, prim.reduce_window_min_p}
+CUMULATIVE = {prim.cumsum_p, prim.cummax_p, prim.cummin_p, prim.cumprod_p, prim.cumlogsumexp_p}
+FFT = prim.fft_p
+MOVES = (STRUCTURAL - SORTS) | {
+    prim.scatter_p, prim.scatter_add_p, jax.lax.optimization_barrier_p, jax.lax.tile_p,
+}  # fmt: skip
+# The operands that say where to move from or to, not what.
+INDICES = {
+    prim.gather_p: slice(1, 2),
+    prim.dynamic_slice_p: slice(1, None),
+    prim.dynamic_update_slice_p: slice(2, None),
+    prim.scatter_p: slice(1, 2),
+    prim.scatter_add_p: slice(1, 2),
+}
+
+
 def conv_channel_axis(params: dict[str, Any]) -> int:
     """The axis of a convolution's output that holds its channels."""
     return params["dimension_numbers"].out_spec[1]

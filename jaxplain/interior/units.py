@@ -1,5 +1,6 @@
 """Which units matter, and the function with some of them only."""
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -168,12 +169,20 @@ def _with_units(
     return changed
 
 
-def check_units(numbers: jax.Array, count: int, at: At) -> None:
+def check_units(numbers: Any, count: int, at: At) -> None:
     """An error for channels that are not there, where the numbers are known."""
     if _jax.is_tracer(numbers):
         return
     if wrong := [int(i) for i in np.ravel(numbers) if not -count <= i < count]:
         raise IndexError(f"site {at!r} has {count} channels, numbered from 0, and no channel {wrong[0]}")
+
+
+def channel_of(z: jax.Array, unit: Any, channel_axis: int, at: At) -> jax.Array:
+    """The values of one channel of a site; its number may be traced."""
+    number = unit if _jax.is_tracer(unit) else operator.index(unit)
+    axis = check_axis(channel_axis, z.shape, f"site {at!r}")
+    check_units(number, z.shape[axis], at)
+    return jnp.take(z, number % z.shape[axis], axis=axis)
 
 
 def check_axis(axis: int, shape: tuple[int, ...], name: str = "influence") -> int:

@@ -12,6 +12,7 @@ try:
     from jaxplain.plot.network import network
     from jaxplain.plot.tables import beeswarm, waterfall
     from jaxplain.plot.text import text
+    from jaxplain.plot.units import activation_grid, patches, thumbnails
 except ModuleNotFoundError as error:
     missing = (error.name or "").partition(".")[0]
     if missing not in ("matplotlib", "jinja2"):
@@ -24,6 +25,7 @@ __all__ = [
     "Card",
     "Section",
     "Table",
+    "activation_grid",
     "bars",
     "beeswarm",
     "curve",
@@ -32,7 +34,9 @@ __all__ = [
     "influence_table",
     "network",
     "overlay",
+    "patches",
     "report",
     "text",
+    "thumbnails",
     "waterfall",
 ]

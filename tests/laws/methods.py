@@ -313,6 +313,16 @@ METHODS = [
             ("internal_integrated_gradients", jxp.interior.internal_integrated_gradients),
         )
     ),
+    Method(
+        "visualise_unit",
+        lambda f: jxp.interior.visualise_unit(f, "features", 1),
+        image=True,
+        excused={
+            "scalar": "it explains a unit, whatever f returns",
+            "dummy": "the test function is one of vectors",
+            "linear": "of a sum of two functions it has the site twice",
+        },
+    ),
     Method("deep_lift", jxp.deep_lift, complete=at_zero, rounding=40),  # a quotient of differences
     Method("deep_lift[image]", jxp.deep_lift, image=True, relu=True, complete=at_zero),
     *(
