@@ -7,15 +7,30 @@ from jaxplain.interior.influence import (
     neuron_gradient,
     unit_activation,
 )
+from jaxplain.interior.parametrisations import Parametrisation, fourier
+from jaxplain.interior.priors import PriorInfo, denoising_prior, gaussian_prior
+from jaxplain.interior.prototypes import PrototypeInfo, activation_maximization
+from jaxplain.interior.regularisers import jitter, l2, random_blur, total_variation
 from jaxplain.interior.units import drop_units, keep_units, rank_units
 
 __all__ = [
+    "Parametrisation",
+    "PriorInfo",
+    "PrototypeInfo",
+    "activation_maximization",
     "conductance",
+    "denoising_prior",
     "drop_units",
+    "fourier",
+    "gaussian_prior",
     "internal_influence",
     "internal_integrated_gradients",
+    "jitter",
     "keep_units",
+    "l2",
     "neuron_gradient",
+    "random_blur",
     "rank_units",
+    "total_variation",
     "unit_activation",
 ]
