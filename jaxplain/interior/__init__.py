@@ -8,7 +8,7 @@ from jaxplain.interior.influence import (
     unit_activation,
 )
 from jaxplain.interior.parametrisations import Parametrisation, fourier
-from jaxplain.interior.priors import PriorInfo, denoising_prior, gaussian_prior
+from jaxplain.interior.priors import PriorInfo, gaussian_prior, mixture_prior
 from jaxplain.interior.prototypes import PrototypeInfo, activation_maximization
 from jaxplain.interior.regularisers import jitter, l2, random_blur, total_variation
 from jaxplain.interior.units import drop_units, keep_units, rank_units
@@ -19,7 +19,6 @@ __all__ = [
     "PrototypeInfo",
     "activation_maximization",
     "conductance",
-    "denoising_prior",
     "drop_units",
     "fourier",
     "gaussian_prior",
@@ -28,6 +27,7 @@ __all__ = [
     "jitter",
     "keep_units",
     "l2",
+    "mixture_prior",
     "neuron_gradient",
     "random_blur",
     "rank_units",

@@ -88,7 +88,7 @@ def activation_maximization(
         >>> f = lambda x: -((x - jnp.array([3.0, 1.0])) ** 2).sum()
         >>> maximise = jxp.interior.activation_maximization(f, regulariser=jxp.interior.l2(1.0), num_steps=500)
         >>> prototype, info = maximise(jax.random.key(0), jnp.zeros(2))
-        >>> print(prototype.round(3), info.value.round(3), bool(info.finite))  # half way to (3, 1)
+        >>> print(prototype.round(2), info.value.round(2), bool(info.finite))  # half way to (3, 1)
         [1.5 0.5] -2.5 True
 
         A bar of progress, by rich:
