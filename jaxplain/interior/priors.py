@@ -1,7 +1,8 @@
 r"""Experts: log densities of data, which tell a prototype what inputs are like, and nothing of classes.
 
-With log p(x) in nats, log p(class | x) + log p(x) is log p(x | class) up to a constant: climbing both together, with
-no strength to choose, leads to a most probable input of the class.
+With log p(x) in nats, log p(class | x) + log p(x) is log p(x | class) up to a constant: climbing both together leads
+to a most probable input of the class. In many dimensions the peaks of a density tower over what a network says of
+classes, and where it errs near one the prototype is of another class: a strength below 1 heeds the network more.
 """
 
 from collections.abc import Callable
@@ -57,8 +58,8 @@ class PriorInfo(NamedTuple):
     """How a prior was fitted.
 
     Attributes:
-        trace: the mean log density of the examples before each step, in nats; (num_steps,). Where it still rises at
-            the end, more steps are wanted.
+        trace: the mean log density of the examples before each step, in nats; (num_steps,). Where it still rises
+            at the end, more steps are wanted.
     """
 
     trace: jax.Array
@@ -124,7 +125,8 @@ def mixture_prior(
         means, shares = parts.T @ rows / masses[:, None], masses / masses.sum()
         # Within components: the whole less what lies between. With the data's mean at 0, little cancels.
         whiten = whitening((rows.T @ rows - (means * masses[:, None]).T @ means) / count, shrinkage)
-    return log_mixture(whiten, means + centre, shares, flatten), PriorInfo(jnp.asarray(trace, jnp.result_type(float)))
+    info = PriorInfo(jnp.asarray(trace, jnp.result_type(float)))
+    return log_mixture(whiten, means + centre, shares, flatten), info
 
 
 TINY = 1e-9  # of an example
@@ -139,14 +141,14 @@ def whitening(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
     spread = np.linalg.eigvalsh(shrunk)
     if not spread[0] > spread[-1] * size * np.finfo(float).eps:
         raise ValueError(
-            f"the covariance of {size} numbers is singular, and a Gaussian with it has no density: some are always "
-            "alike, or there are too few examples (or too many components); give shrinkage=0.1 or the like"
+            f"the covariance of {size} numbers is singular, and a Gaussian with it has no density: some are always"
+            " alike, or there are too few examples (or too many components); give shrinkage=0.1 or the like"
         )
     return np.linalg.inv(np.linalg.cholesky(shrunk))
 
 
 def log_components(whiten: np.ndarray, rows: np.ndarray, means: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """log of share times density of each component (columns) at each row."""
+    """Log of share times density of each component (columns) at each row."""
     a, b = rows @ whiten.T, means @ whiten.T
     squares = np.square(a).sum(1)[:, None] - 2 * a @ b.T + np.square(b).sum(1)
     return np.log(shares) - squares / 2 + log_scale(whiten)

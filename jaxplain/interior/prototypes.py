@@ -1,7 +1,7 @@
 r"""Prototypes: inputs made by climbing what a network, or a part of it, answers.
 
-What is climbed is any scalar f(x): a class logit, a log-probability, a unit, a channel, a direction. Alone it leads
-to inputs that no data look like; the terms and transforms of `jaxplain.interior` say what data look like.
+What is climbed is any scalar f(x): a class logit, a log-probability, a unit, a channel, a direction. Alone it
+leads to inputs that no data look like; the terms and transforms of `jaxplain.interior` say what data look like.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxplain import _jax
 from jaxplain._chunk import cast_like, check_count, to_accumulator
-from jaxplain._tree import Problem, Scalar, check_argnums, describe, sampler, total
+from jaxplain._tree import Problem, Scalar, describe, sampler, total
 from jaxplain.interior.parametrisations import Parametrisation, pixels
 
 
@@ -54,8 +54,8 @@ def activation_maximization(
     r"""An input that f answers to: $x^* \approx \arg\max_x f(t(x)) + \log p(x) - R(x)$, by gradient ascent.
 
     Several starts run at once by `jax.vmap(maximise)(keys, starts)`. With f a `log_probability` of a class and a
-    normalised `log_prior`, what is maximised is log p(class | x) + log p(x): the x most probable in that class,
-    with no strength to choose. For a strength c, `log_prior=lambda x: c * prior(x)`.
+    normalised `log_prior`, what is maximised is log p(class | x) + log p(x): the x most probable in that class. With
+    another strength c of the prior, `log_prior=lambda x: c * prior(x)`: small c heeds the network more.
 
     Args:
         f: `f(x, *args)` returns a float scalar. A class: `class_score`, `log_probability`. Inside the network:
@@ -166,7 +166,7 @@ def objective(terms: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
 
 
 def value_and_slope(function: Callable[[Any], jax.Array], x: Any) -> tuple[jax.Array, Any]:
-    """The value and the gradient, NaN where the value is: a ReLU passes back 0 at NaN, and x would stay as it is."""
+    """The value and the gradient, NaN where the value is: a ReLU passes back 0 at NaN, and x would stay there."""
     value, slopes = jax.value_and_grad(function)(x)
     return value, jax.tree.map(lambda leaf: jnp.where(jnp.isnan(value), jnp.nan, leaf), slopes)
 
@@ -210,8 +210,11 @@ def clipper(bounds: tuple[Any, Any] | None, x: Any) -> Callable[[Any], Any]:
         raise ValueError(f"bounds are (low, high) with low at most high, not {bounds}")
 
     def clip(x):
-        low, high = (jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(b, leaf.dtype), leaf.shape), x) for b in bounds)
-        return jax.tree.map(jnp.clip, x, low, high)
+        def one(leaf):
+            low, high = (jnp.broadcast_to(jnp.asarray(bound, leaf.dtype), leaf.shape) for bound in bounds)
+            return jnp.clip(leaf, low, high)
+
+        return jax.tree.map(one, x)
 
     return clip
 
