@@ -1,8 +1,8 @@
 """Does another network recognise prototypes? `python -m benchmarks.published.prototypes [seeds]`.
 
-Activation maximization with an expert (Montavon, Samek and Müller 2018, section 3; Nguyen et al. 2016, whose
-prototypes other networks recognise): ten digits climbed in network A, read by network B, which was trained from
-another seed on digits that A has not seen. `examples/inside_prototypes.py` says how a strength is chosen without B.
+Activation maximization with an expert (Montavon, Samek and Müller 2018, section 3): ten digits climbed in network
+A, read by network B, which was trained from another seed on digits that A has not seen. How strengths are chosen
+without B is said in `examples/inside_prototypes.py`.
 """
 
 import sys

@@ -30,8 +30,8 @@ def pixels() -> Parametrisation:
 def fourier(*, axes: Sequence[int] | None = None, decay: float = 1.0) -> Parametrisation:
     r"""Fourier coordinates of an input, low frequencies first: $x = H (s \odot c)$, $s_k \propto |k|^{-decay}$.
 
-    |k| is the frequency in cycles a grid step, for the mean that of one cycle over the longest axis, and s has mean
-    square 1: a step of an optimizer that scales its steps, as Adam does, is as long as in pixels.
+    |k| is the frequency in cycles a grid step, for the mean that of one cycle over the longest axis, and s has a
+    mean square of 1: a step of an optimizer that scales its steps, as Adam does, is as long as in pixels.
 
     Args:
         axes: the axes of the grid; None means every axis but the last (of a vector: its only one).

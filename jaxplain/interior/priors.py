@@ -1,8 +1,8 @@
 r"""Experts: log densities of data, which tell a prototype what inputs are like, and nothing of classes.
 
-With log p(x) in nats, log p(class | x) + log p(x) is log p(x | class) up to a constant: climbing both together leads
-to a most probable input of the class. In many dimensions the peaks of a density tower over what a network says of
-classes, and where it errs near one the prototype is of another class: a strength below 1 heeds the network more.
+With log p(x) in nats, log p(class | x) + log p(x) is log p(x | class) up to a constant: climbing both together
+leads to a most probable input of the class. In many dimensions the peaks of a density tower over what a network
+says of classes, and where it errs near one the prototype is of another class: a strength below 1 heeds it more.
 """
 
 from collections.abc import Callable

@@ -54,8 +54,8 @@ def activation_maximization(
     r"""An input that f answers to: $x^* \approx \arg\max_x f(t(x)) + \log p(x) - R(x)$, by gradient ascent.
 
     Several starts run at once by `jax.vmap(maximise)(keys, starts)`. With f a `log_probability` of a class and a
-    normalised `log_prior`, what is maximised is log p(class | x) + log p(x): the x most probable in that class. With
-    another strength c of the prior, `log_prior=lambda x: c * prior(x)`: small c heeds the network more.
+    normalised `log_prior`, what is maximised is log p(class | x) + log p(x): the x most probable in that class. Of
+    another strength c, `log_prior=lambda x: c * prior(x)`: a small c heeds the network more.
 
     Args:
         f: `f(x, *args)` returns a float scalar. A class: `class_score`, `log_probability`. Inside the network:
