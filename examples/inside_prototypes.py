@@ -5,7 +5,8 @@ Usage:
 
 Networks A and B are trained on halves of the digits that share none, from different seeds. Prototypes of the ten
 digits are climbed in A: alone (plain), with a penalty (L2, total variation), or with an expert: the log density of
-A's digits, of which nobody told it the labels. Then B says what it reads. Writes the prototypes as a picture.
+A's digits, of which nobody told it the labels. Then B says what it reads. Networks may share what they are fooled
+by, so the nearest of the test digits is looked up too: is it one of the class, and how far? Writes a picture.
 
 How strong a penalty or an expert is to be is chosen by A alone: the strongest of a few at which A still gives each
 of its ten prototypes a probability of 0.99. The number of the expert's components is chosen by the log density of
@@ -26,7 +27,7 @@ from rich.table import Table
 from zoo import digits_cnn
 
 import jaxplain as jxp
-from jaxplain import interior, plot
+from jaxplain import interior
 
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 COMPONENTS = (10, 20, 40, 80)
@@ -139,19 +140,26 @@ def compute(seed: int = 0) -> tuple[dict[str, Prototypes], int]:
     return {term: prototypes(both, term, log_prior, seed) for term in terms}, components
 
 
+def nearest(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(labels, Euclidean distances) of the test digits nearest to images: how far from data they are, (n,)."""
+    _, test = digits_cnn.digits()
+    apart = np.sqrt(np.square(images[:, None] - test.images[None]).sum((2, 3, 4)))
+    return test.labels[apart.argmin(1)], apart.min(1)
+
+
 def prototype_gallery(rows: Mapping[str, Any], *, title: str | None = None) -> Figure:
     """A row of prototypes, images (n, H, W) or (n, H, W, 1) in [0, 1], for each name; ink is dark."""
-    strips = []
-    for images in rows.values():
-        images = np.reshape(images, (len(images), *np.shape(images)[1:3]))
-        strips.append(np.concatenate(list(np.pad(images, ((0, 0), (1, 1), (1, 1)))), axis=1))
-    figure = plot.heatmap(np.concatenate(strips), signed=False, percentile=100, title=title, label="ink")
-    height, width = strips[0].shape
-    count = len(next(iter(rows.values())))
-    axes = figure.axes[0]
-    axes.set_yticks([height * (i + 0.5) - 0.5 for i in range(len(rows))], list(rows))
-    axes.set_xticks([width / count * (i + 0.5) - 0.5 for i in range(count)], [str(i) for i in range(count)])
-    axes.tick_params(length=0, labelsize=9)
+    height, width = np.shape(next(iter(rows.values())))[1:3]
+    columns = max(map(len, rows.values()))
+    figure = Figure((columns * 0.8 + 2, len(rows) * 0.8 * height / width + 0.6), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    for line, (name, images) in zip(grid, rows.items(), strict=True):
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        for axes, image in zip(line, images, strict=False):
+            axes.imshow(np.reshape(image, (height, width)), cmap="gray_r", vmin=0, vmax=1)
+    figure.suptitle(title or "", fontsize=12, fontweight="bold")
     return figure
 
 
@@ -166,12 +174,16 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
     found, components = compute(given.seed)
     title = f"Ten prototypes climbed in network A; an expert of {components} Gaussians"
     table = Table(title=title, title_justify="left", title_style="bold")
-    for column in ("term", "strength", "A at least", "B recognises", "B's probability, mean"):
+    columns = ("term", "strength", "A at least", "B recognises", "B's mean p", "nearest digit is one", "distance")
+    for column in columns:
         table.add_column(column, justify="left" if column == "term" else "right")
     for term, some in found.items():
         strength = "-" if np.isnan(some.strength) else f"{some.strength:g}"
         sure, mean = np.diag(some.a).min(), np.diag(some.b).mean()
-        table.add_row(term, strength, f"{sure:.3f}", f"{some.recognised} of 10", f"{mean:.2f}")
+        labels, apart = nearest(some.images)
+        like = f"{(labels == np.arange(10)).sum()} of 10"
+        read = f"{some.recognised} of 10"
+        table.add_row(term, strength, f"{sure:.3f}", read, f"{mean:.2f}", like, f"{apart.mean():.2f}")
     Console().print(table)
 
     rows = {f"{term}\nB: {some.recognised} of 10": some.images for term, some in found.items()}

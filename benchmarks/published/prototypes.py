@@ -23,7 +23,10 @@ def main(seeds: int = 5) -> None:
         cells = []
         for term, some in found.items():
             counts.setdefault(term, []).append(some.recognised)
-            cells.append(f"{term} {some.recognised} (strength {some.strength:g}, p {np.diag(some.b).mean():.2f})")
+            labels, apart = inside_prototypes.nearest(some.images)
+            near = f"nearest {(labels == np.arange(10)).sum()} at {apart.mean():.2f}"
+            p = np.diag(some.b).mean()
+            cells.append(f"{term} {some.recognised} (strength {some.strength:g}, p {p:.2f}, {near})")
         print(f"seed {seed}, {components} components: {'; '.join(cells)}", flush=True)
     for term, some in counts.items():
         print(f"{term}: B recognises {sum(some)} of {10 * len(some)}, at least {min(some)} of 10")

@@ -70,6 +70,7 @@ def activation_maximization(
             as `jitter(2)`; the log-prior and the regulariser see the input without them.
         parametrisation: the coordinates that are climbed in, such as `fourier()`; None are those of x.
         bounds: (low, high), numbers or arrays that broadcast against x: after each step x is clipped to them.
+            With a parametrisation the climb may then stop beside the best x in the bounds.
         progress: called on the host as `progress(step, value)` before each step, with numpy numbers; calls may
             come out of order. None runs on the device alone.
         argnums: which positional argument(s), not counting the key, to climb by.
@@ -96,7 +97,7 @@ def activation_maximization(
             with rich.progress.Progress() as bar:
                 task = bar.add_task("prototype", total=256)
                 show = lambda step, value: bar.update(task, completed=step + 1, description=f"{value:.2f}")
-                activation_maximization(f, progress=show)(key, x0)
+                jxp.interior.activation_maximization(f, progress=show)(key, x0)
                 jax.effects_barrier()  # the last calls are in flight
 
     When not to trust it: without a prior the optimum is mostly noise that exists in no data, and shows how the
@@ -110,9 +111,8 @@ def activation_maximization(
     if optimizer is None:
         optimizer = import_optax().adam(0.05)
     check_optimizer(optimizer)
-    for transform in transforms:
-        if not callable(transform):
-            raise TypeError(f"transforms are functions t(key, x), not {transform!r}")
+    if callable(transforms) or not all(map(callable, transforms)):
+        raise TypeError(f"transforms is a sequence of functions t(key, x), not {transforms!r}")
     there = pixels() if parametrisation is None else parametrisation
     if not isinstance(there, Parametrisation):
         raise TypeError(f"parametrisation is a Parametrisation, as fourier() returns, not {there!r}")
