@@ -71,7 +71,7 @@ def activation_maximization(
         parametrisation: the coordinates that are climbed in, such as `fourier()`; None are those of x.
         bounds: (low, high), numbers or arrays that broadcast against x: after each step x is clipped to them.
             With a parametrisation the climb may then stop beside the best x in the bounds.
-        progress: called on the host as `progress(step, value)` before each step, with numpy numbers; calls may
+        progress: called on the host as `progress(step, value)` before each step, with scalar arrays; calls may
             come out of order. None runs on the device alone.
         argnums: which positional argument(s), not counting the key, to climb by.
 

@@ -206,7 +206,7 @@ def test_an_optimizer_of_ones_own():
 
 def test_low_precision_is_climbed_in_float32():
     f = lambda x: -jnp.square(x - 3).sum()
-    found, info = maximise(f, np.zeros(3), num_steps=2, optimizer=optax.sgd(1e-3))
+    found, _ = maximise(f, np.zeros(3), num_steps=2, optimizer=optax.sgd(1e-3))
     x0 = jnp.zeros(3, jnp.bfloat16)
     low, short = interior.activation_maximization(f, optimizer=optax.sgd(1e-3), num_steps=2)(jnp.asarray(KEY), x0)
     assert low.dtype == jnp.bfloat16

@@ -1,0 +1,72 @@
+"""Prototypes of digits: what the expert finds in one network, another one recognises; the picture is drawn."""
+
+import inside_prototypes
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def climbed():
+    """Fewer starts and steps than the script's."""
+    both = inside_prototypes.networks(0)
+    log_prior, components = inside_prototypes.expert(jax.random.key(0), both.images)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inside_prototypes, "STARTS", 4)
+        patch.setattr(inside_prototypes, "STEPS", 160)
+        found = {term: inside_prototypes.prototypes(both, term, log_prior, 0) for term in ("plain", "expert")}
+    return found, components
+
+
+def test_a_second_network_recognises_the_experts_prototypes(climbed):
+    found, components = climbed
+    expert = found["expert"]
+    assert components in inside_prototypes.COMPONENTS
+    assert expert.recognised >= 9
+    assert np.diag(expert.a).min() >= inside_prototypes.SURE
+    assert expert.strength > min(inside_prototypes.STRENGTHS)  # the choice is one, and not the end of the list
+    assert expert.info.finite.all()
+    np.testing.assert_allclose(np.exp(expert.info.value), np.diag(expert.a), rtol=1e-3)
+
+
+def test_they_lie_among_the_digits_and_plain_ones_do_not(climbed):
+    """Which recognition by a second network does not show: networks share what they are fooled by."""
+    found, _ = climbed
+    labels, apart = inside_prototypes.nearest(found["expert"].images)
+    assert (labels == np.arange(10)).sum() >= 9
+    assert apart.max() < inside_prototypes.nearest(found["plain"].images)[1].min()
+
+
+def test_the_script_draws_them(climbed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(inside_prototypes, "compute", lambda seed: climbed)
+    monkeypatch.setenv("COLUMNS", "120")
+    (path,) = inside_prototypes.main(["--out", str(tmp_path / "new")])
+    with Image.open(path) as picture:
+        assert min(picture.size) > 200
+        assert np.asarray(picture.convert("L")).std() > 10
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == str(path)
+    assert f"{climbed[0]['expert'].recognised} of 10" in printed
+
+
+def test_each_network_has_a_half_of_its_own(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        inside_prototypes.digits_cnn, "train", lambda seed, examples: given.append((seed, examples))
+    )
+    mine = inside_prototypes.networks(3).images
+    (first, a), (second, b) = given
+    assert first != second
+    assert a.images.shape == b.images.shape == (600, 8, 8, 1)
+    np.testing.assert_array_equal(mine, a.images)
+    whole = inside_prototypes.digits_cnn.digits()[0]
+    together = np.sort(np.concatenate([a.images, b.images]).reshape(1200, -1), 0)
+    np.testing.assert_array_equal(together, np.sort(whole.images.reshape(1200, -1), 0))
+
+
+def test_nearest_is_the_nearest():
+    test = inside_prototypes.digits_cnn.digits()[1]
+    labels, apart = inside_prototypes.nearest(test.images[:5])
+    np.testing.assert_array_equal(labels, test.labels[:5])
+    np.testing.assert_allclose(apart, 0, atol=1e-6)
