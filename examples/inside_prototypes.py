@@ -34,6 +34,7 @@ COMPONENTS = (10, 20, 40, 80)
 SHRINKAGE = 0.02
 SURE = 0.99
 STARTS, STEPS = 6, 256
+TERMS = ("plain", "L2", "total variation", "expert")
 
 
 class Networks(NamedTuple):
@@ -90,7 +91,7 @@ def expert(key: jax.Array, images: np.ndarray) -> tuple[Callable[[Any], jax.Arra
 def climber(term: str, log_prior: Callable[[Any], jax.Array] | None = None) -> Callable[..., Any]:
     """`climb(params, key, starts, strength) -> (images (10, 8, 8, 1), info)`: for each digit, from its best start.
 
-    The best start is the one that ends highest. `term` is "plain", "L2", "total variation" or "expert".
+    The best start is the one that ends highest. `term` is one of TERMS.
     """
 
     @jax.jit
@@ -132,11 +133,10 @@ def prototypes(both: Networks, term: str, log_prior: Callable[[Any], jax.Array] 
     raise RuntimeError(f"network A is sure of its prototypes with {term} at none of {STRENGTHS}")
 
 
-def compute(seed: int = 0) -> tuple[dict[str, Prototypes], int]:
+def compute(seed: int = 0, terms: Sequence[str] = TERMS) -> tuple[dict[str, Prototypes], int]:
     """({term: prototypes}, the number of the expert's components) for a pair of networks."""
     both = networks(seed)
     log_prior, components = expert(jax.random.key(seed), both.images)
-    terms = ("plain", "L2", "total variation", "expert")
     return {term: prototypes(both, term, log_prior, seed) for term in terms}, components
 
 

@@ -1,22 +1,33 @@
 """Prototypes of digits: what the expert finds in one network, another one recognises; the picture is drawn."""
 
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
 import inside_prototypes
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 
 @pytest.fixture(scope="module")
-def climbed():
-    """Fewer starts and steps than the script's."""
-    both = inside_prototypes.networks(0)
-    log_prior, components = inside_prototypes.expert(jax.random.key(0), both.images)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inside_prototypes, "STARTS", 4)
-        patch.setattr(inside_prototypes, "STEPS", 160)
-        found = {term: inside_prototypes.prototypes(both, term, log_prior, 0) for term in ("plain", "expert")}
-    return found, components
+def climbed(tmp_path_factory):
+    """With fewer starts and steps than the script's, in a process of its own.
+
+    The tests' XLA optimises little: there the same climb takes minutes.
+    """
+    root = Path(__file__).parents[2]
+    path = tmp_path_factory.mktemp("prototypes") / "found.pickle"
+    code = (
+        "import pickle, sys, inside_prototypes as m; m.STARTS, m.STEPS = 4, 160; "
+        "pickle.dump(m.compute(0, ('plain', 'expert')), open(sys.argv[1], 'wb'))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(root / "examples"), str(root)])
+    subprocess.run([sys.executable, "-c", code, str(path)], env=environment, check=True)
+    return pickle.loads(path.read_bytes())
 
 
 def test_a_second_network_recognises_the_experts_prototypes(climbed):
