@@ -152,9 +152,9 @@ def activation_maximization(
         parts = terms(found, found)
         _, slopes = value_and_slope(lambda x: objective(terms(x, x)), found)
         norm = jnp.sqrt(total(jax.tree.map(jnp.square, slopes)))
-        finite = [jnp.isfinite(v).all() for v in jax.tree.leaves((found, trace, parts, norm))]
-        info = PrototypeInfo(trace, *parts, norm, jnp.stack(finite).all())
-        return cast_like(found, x0), info
+        prototype = cast_like(found, x0)
+        finite = [jnp.isfinite(v).all() for v in jax.tree.leaves((prototype, trace, parts, norm))]
+        return prototype, PrototypeInfo(trace, *parts, norm, jnp.stack(finite).all())
 
     return sampler(f, argnums, "activation_maximization", attribute)
 
@@ -176,7 +176,8 @@ def term(name: str, function: Callable[[Any], Any] | None, x: Any, like: jax.Arr
     if function is None:
         return jnp.zeros_like(like)
     value = function(x)
-    if not hasattr(value, "dtype") or jnp.shape(value) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+    array = isinstance(value, jax.Array | np.ndarray | np.generic | float)
+    if not array or jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
         raise ValueError(f"{name}(x) must return one float scalar, but it returned {describe(value)}")
     return jnp.asarray(value)
 

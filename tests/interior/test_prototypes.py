@@ -221,6 +221,11 @@ def test_not_finite_is_said(f):
     found, info = maximise(lambda x: jax.nn.relu(x).sum(), np.array([1.0, np.nan]), num_steps=3)
     assert not info.finite
     assert np.isnan(found).all()
+    high = jnp.full(2, 6e4, jnp.float16)  # one step past its largest number, 65504, which float32 holds
+    climb = interior.activation_maximization(lambda x: x.sum() * 0.5, optimizer=optax.sgd(2e4), num_steps=1)
+    found, info = climb(jnp.asarray(KEY), high)
+    assert np.isinf(found).all()
+    assert not info.finite
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (4, 4), (3, 5), (6, 1)])
