@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 import jaxplain as jxp
 
@@ -150,6 +151,24 @@ AT_A_SITE: dict[str, Any] = {
         "linear": "two logits of it have its site twice",
     },
 }
+
+
+def climbed(f):
+    """Where three steps lead."""
+
+    def explain(x, *args):
+        maximise = jxp.interior.activation_maximization(
+            f,
+            regulariser=jxp.interior.l2(0.1),
+            log_prior=lambda x: -sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(x)),
+            optimizer=optax.sgd(0.2, momentum=0.5),
+            num_steps=3,
+            transforms=[jxp.interior.random_blur(1.0)],
+            parametrisation=jxp.interior.fourier(),
+        )
+        return maximise(jax.random.key(7), x, *args)[0]
+
+    return explain
 
 
 def away(method, **options):
@@ -321,6 +340,14 @@ METHODS = [
             "scalar": "it explains a unit, whatever f returns",
             "dummy": "the test function is one of vectors",
             "linear": "of a sum of two functions it has the site twice",
+        },
+    ),
+    Method(
+        "activation_maximization",
+        climbed,
+        excused={
+            "linear": "the way up is not linear in f",
+            "dummy": "an input that f does not use stays where it starts",
         },
     ),
     Method("deep_lift", jxp.deep_lift, complete=at_zero, rounding=40),  # a quotient of differences

@@ -50,6 +50,9 @@ METHOD_BY_NAME = {name: getattr(jxp, name) for name in jxp.__all__}
 INSIDE = ("conductance", "internal_integrated_gradients")
 METHOD_BY_NAME |= {name: partial(getattr(jxp.interior, name), at="features") for name in INSIDE}
 METHOD_BY_NAME["visualise_unit"] = partial(jxp.interior.visualise_unit, at="features", unit=1)
+METHOD_BY_NAME["activation_maximization"] = lambda f, argnums: partial(
+    jxp.interior.activation_maximization(f, argnums=argnums), jax.random.key(0)
+)
 
 
 @pytest.mark.parametrize("argnums", [1.5, "0", True, (), (0, 0)])
