@@ -30,7 +30,7 @@ from jaxplain import interior, plot
 
 PHOTO, LABEL, OTHER = "chelsea", "tiger cat", "Egyptian cat"
 # Where the units are: behind the depthwise convolution of block 5, 14 x 14 units of 240 channels, each of which
-# sees 91 pixels of the photo's 224. Deeper ones see all of it.
+# sees 83 pixels of the photo's 224. Deeper ones see all of it.
 SITE = jxp.nth("activation", 11)
 BUNDLED = ("coffee", "chelsea", "astronaut", "rocket")
 NUM_CHANNELS, NUM_PATCHES = 5, 6

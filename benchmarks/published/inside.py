@@ -80,14 +80,20 @@ def knock_out(seed: int, at: str, share: float = 0.1, draws: int = 10) -> dict[s
     }
 
 
-def experts(seed: int, share: float, at: str = "dense") -> dict[str, float]:
-    """Experts of a share of the units, on new digits; means over classes. The cut is at a score of 0."""
+def experts(seed: int, share: float, mean: bool, at: str = "dense") -> dict[str, float]:
+    """Experts of a share of the units, on new digits; means over classes. The cut is at a score of 0.
+
+    The other units are at 0, or at their mean over the training digits.
+    """
     logits, known, new = network(seed)
-    rows = []
+    rows, usual = [], jax.jit(jax.vmap(jxp.slice_at(logits, at).h))(known.images).mean(0) if mean else 0.0
+    expert = jax.jit(
+        lambda label, units, xs: jax.vmap(interior.class_expert(logits, at, label, units, baseline=usual))(xs)
+    )
     for label in range(10):
         influential = ranked(logits, at, label, known)
         units = influential[: max(1, round(share * len(influential)))]
-        scores = np.asarray(jax.jit(jax.vmap(interior.class_expert(logits, at, label, units)))(new.images))
+        scores = np.asarray(expert(jnp.int32(label), jnp.asarray(units), new.images))
         member, yes = new.labels == label, scores > 0
         rows.append(
             (
@@ -202,7 +208,9 @@ def knock_outs() -> Iterator[Line]:
 
 def all_experts() -> Iterator[Line]:
     for share in (0.01, 0.05, 0.1):
-        yield from lines(f"experts of {share:.0%} of dense", lambda seed, share=share: experts(seed, share), {})
+        for mean in (False, True):
+            name = f"experts of {share:.0%} of dense, others at {'their mean' if mean else '0'}"
+            yield from lines(name, lambda seed, share=share, mean=mean: experts(seed, share, mean), {})
 
 
 def all_deviations() -> Iterator[Line]:

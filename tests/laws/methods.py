@@ -99,6 +99,16 @@ def site_method(method, **options):
     return build
 
 
+def of_one(build):
+    """A method over a distribution of inputs, with one input for it."""
+
+    def explained(f, **more):
+        explain = build(f, **more)
+        return lambda x, *args, **kwargs: explain(jax.tree.map(lambda leaf: leaf[None], x), *args, **kwargs)
+
+    return explained
+
+
 def ig(**options):
     return lambda f, **more: jxp.integrated_gradients(f, **{"num_steps": 6, **options, **more})
 
@@ -331,6 +341,14 @@ METHODS = [
             ("conductance", jxp.interior.conductance),
             ("internal_integrated_gradients", jxp.interior.internal_integrated_gradients),
         )
+    ),
+    *(
+        Method(
+            name,
+            of_one(site_method(jxp.interior.internal_influence, times_activation=times)),
+            **AT_A_SITE | {"excused": AT_A_SITE["excused"] | {"integers": "tokens have influence inside"}},
+        )
+        for name, times in (("internal_influence", False), ("internal_influence[times_activation]", True))
     ),
     Method(
         "visualise_unit",
