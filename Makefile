@@ -36,8 +36,8 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 # All of it, or, with ARGS, one photo: make demo ARGS="my_photo.jpg --class espresso"
 demo: $(STAMP)
 ifeq ($(strip $(ARGS)),)
-	@for name in digit domain text table training image; do \
-	  $(BIN)/python examples/explain_$$name.py --out out || exit 1; done
+	@for name in explain_digit explain_domain explain_text explain_table explain_training inside_network \
+	    inside_prototypes explain_image; do $(BIN)/python examples/$$name.py --out out || exit 1; done
 	@echo "all files:"; printf '  %s\n' out/*.png out/*.html
 else
 	$(BIN)/python examples/explain_image.py $(ARGS)

@@ -51,8 +51,8 @@ class Method(NamedTuple):
     parts: Callable[[np.ndarray], np.ndarray] | None = None
 
 
-NUM_PATCHES = 32  # at most, so that one compiled program serves all photos
-LIME_COPIES, SHAP_COPIES = 80, 100  # of the photo with some patches blurred; fewer would leave SHAP no error
+NUM_PATCHES = 24  # at most, so that one compiled program serves all photos
+LIME_COPIES, SHAP_COPIES = 50, 60  # of the photo with some patches blurred; fewer would leave SHAP no error
 
 
 def patches_of(x: np.ndarray) -> np.ndarray:
@@ -70,12 +70,12 @@ def every_fourth(value: jax.Array) -> jax.Array:
 
 
 def occlusion(f: Explain, _: jax.Array) -> Explain:
-    explain = jxp.occlusion(f, window=(40, 40), stride=37, baseline=BLURRED, chunk_size=1)
+    explain = jxp.occlusion(f, window=(48, 48), stride=44, baseline=BLURRED, chunk_size=1)
     return lambda x, label: every_fourth(explain(x, label))
 
 
 def rise(f: Explain, _: jax.Array) -> Explain:
-    explain = jxp.rise(f, num_masks=100, baseline=BLURRED, chunk_size=1)
+    explain = jxp.rise(f, num_masks=60, baseline=BLURRED, chunk_size=1)
 
     def above_mean(key, x, label):
         value, error = map(every_fourth, explain(key, x, label))
@@ -263,14 +263,14 @@ METHODS = (
     Method(
         "occlusion",
         occlusion,
-        "What the score loses when a square of 40 by 40 pixels is blurred away there.",
+        "What the score loses when a square of 48 by 48 pixels is blurred away there.",
         "What the photo shows twice, or larger than the square, loses nothing; the square has edges of its own.",
     ),
     Method(
         "rise",
         rise,
         "How far the score is above its mean when random, half-blurred copies of the photo keep this place.",
-        "100 masks leave much noise, see the facts; nothing finer than a seventh of the photo can show.",
+        "60 masks leave much noise, see the facts; nothing finer than a seventh of the photo can show.",
         stochastic=True,
     ),
     Method(

@@ -135,7 +135,6 @@ def look_into_digits(seed: int = 0) -> tuple[list[Essence], np.ndarray]:
     def logits(x: jax.Array) -> jax.Array:
         return digits_cnn.logits(params, x)
 
-    influence = interior.internal_influence(jxp.class_score(logits), at, times_activation=True)
     h, _ = jxp.slice_at(logits, at)
     hidden = jax.jit(jax.vmap(h))
     # Units that an expert lacks stay at their mean: at 0, all other classes would be silent, and it would say yes
@@ -151,11 +150,18 @@ def look_into_digits(seed: int = 0) -> tuple[list[Essence], np.ndarray]:
     def expert(label: jax.Array, units: jax.Array, xs: jax.Array) -> jax.Array:
         return jax.vmap(interior.class_expert(logits, at, label, units, baseline=usual))(xs)
 
-    rank = jax.jit(lambda xs, label: interior.rank_units(influence(xs, label)))
+    # A class is a distribution of interest: equal weights on its digits, none on others.
+    @jax.jit
+    def rank(label: jax.Array, digits: digits_cnn.Examples) -> jax.Array:
+        weights = (digits.labels == label).astype(jnp.float32)
+        f = jxp.class_score(logits)
+        explain = interior.internal_influence(f, at, weights=weights, times_activation=True)
+        return interior.rank_units(explain(digits.images, label))
+
     best = jax.jit(lambda unit, xs: interior.top_activations(h, xs, unit, 8).examples)
     found = []
     for label in range(digits_cnn.NUM_CLASSES):
-        order = np.asarray(rank(known.images[known.labels == label], label))
+        order = np.asarray(rank(jnp.int32(label), known))
         units = order[: round(SHARE * len(order))]
         member = new.labels == label
         score = np.asarray(expert(jnp.int32(label), jnp.asarray(units), new.images))
@@ -242,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
         "inside_features.png": plot.thumbnails(
             interior.embed(features[:300]),
             1 - digits_cnn.digits()[1].images[:300],
-            digits_cnn.digits()[1].labels[:300],
+            list(digits_cnn.digits()[1].labels[:300]),
             title="Test digits by the last hidden layer (t-SNE)",
         ),
     }

@@ -43,11 +43,17 @@ def network(seed: int, num_train: int = 1200, epochs: int = 15) -> tuple[Any, An
     return lambda x: digits_cnn.logits(params, x), train.take(slice(num_train)), new
 
 
-def ranked(logits: Any, at: str, label: int, known: Any) -> np.ndarray:
-    """Units in the order of their influence on a class's logit, over the class's digits."""
-    own = known.images[known.labels == label]
-    explain = interior.internal_influence(jxp.class_score(logits), at, times_activation=True)
-    return np.asarray(interior.rank_units(jax.jit(explain)(own, label)))
+def ranking(logits: Any, at: str, known: Any) -> Callable[[int], np.ndarray]:
+    """`units(label)`: units in the order of their influence on a class's logit, over the class's digits."""
+
+    @jax.jit
+    def rank(label: jax.Array, digits: Any) -> jax.Array:
+        weights = (digits.labels == label).astype(jnp.float32)
+        f = jxp.class_score(logits)
+        explain = interior.internal_influence(f, at, weights=weights, times_activation=True)
+        return interior.rank_units(explain(digits.images, label))
+
+    return lambda label: np.asarray(rank(jnp.int32(label), known))
 
 
 def by_activation(logits: Any, at: str, label: int, known: Any) -> np.ndarray:
@@ -61,10 +67,11 @@ def knock_out(seed: int, at: str, share: float = 0.1, draws: int = 10) -> dict[s
     """Mean probability of the class without some units, over that without random ones; mean over classes."""
     logits, known, new = network(seed)
     after = jax.jit(lambda units, images: jax.vmap(interior.drop_units(logits, at, units))(images))
+    rank = ranking(logits, at, known)
     rng, left = np.random.default_rng(seed), {"influence": [], "activation": [], "random": []}
     for label in range(10):
         images = new.images[new.labels == label]
-        influential = ranked(logits, at, label, known)
+        influential = rank(label)
         count = round(share * len(influential))
 
         def remains(units: Any, images: Any = images, label: int = label) -> float:
@@ -86,12 +93,13 @@ def experts(seed: int, share: float, mean: bool, at: str = "dense") -> dict[str,
     The other units are at 0, or at their mean over the training digits.
     """
     logits, known, new = network(seed)
-    rows, usual = [], jax.jit(jax.vmap(jxp.slice_at(logits, at).h))(known.images).mean(0) if mean else 0.0
+    rows, rank = [], ranking(logits, at, known)
+    usual = jax.jit(jax.vmap(jxp.slice_at(logits, at).h))(known.images).mean(0) if mean else 0.0
     expert = jax.jit(
         lambda label, units, xs: jax.vmap(interior.class_expert(logits, at, label, units, baseline=usual))(xs)
     )
     for label in range(10):
-        influential = ranked(logits, at, label, known)
+        influential = rank(label)
         units = influential[: max(1, round(share * len(influential)))]
         scores = np.asarray(expert(jnp.int32(label), jnp.asarray(units), new.images))
         member, yes = new.labels == label, scores > 0

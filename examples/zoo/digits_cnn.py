@@ -33,13 +33,14 @@ class Examples(NamedTuple):
 
 def digits() -> tuple[Examples, Examples]:
     """The digits to train with (1200) and to test with (597), in a fixed random order."""
-    table = load_digits()
-    everything = Examples(np.float32(table.images[..., None] / 16), np.int32(table.target))
+    table: Any = load_digits()
+    images = (table.images[..., None] / 16).astype(np.float32)
+    everything = Examples(images, table.target.astype(np.int32))
     order = np.random.default_rng(0).permutation(len(everything.labels))
     return everything.take(order[NUM_TEST:]), everything.take(order[:NUM_TEST])
 
 
-def logits(params: Any, x: jax.Array) -> jax.Array:
+def logits(params: Any, x: Any) -> jax.Array:
     """An image (8, 8, 1) to logits (10,); sites "conv0" (8, 8, 32), "conv1" (4, 4, 64), "conv2", "dense"."""
     for i, stride in enumerate((1, 2, 1)):
         layer = params[f"conv{i}"]

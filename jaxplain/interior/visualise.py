@@ -19,7 +19,7 @@ ChannelValue = Literal["max", "mean"]
 def visualise_unit(
     f: Callable[..., Any],
     at: At,
-    unit: int | Sequence[int],
+    unit: int | Sequence[int] | jax.Array,
     *,
     method: Callable[..., Any] = gradient,
     reduce: ChannelValue = "max",

@@ -25,14 +25,18 @@ print(json.dumps({
 """
 
 
+def run(*arguments):
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def study():
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    run = subprocess.run(
-        [sys.executable, "-c", STUDY], capture_output=True, text=True, cwd=ROOT, env=environment, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    return json.loads(run("-c", STUDY).splitlines()[-1])
 
 
 def test_without_its_most_influential_units_little_is_left_of_a_class(study):
@@ -57,11 +61,8 @@ def test_grab_cut_is_better_than_any_threshold(study):
 
 
 def test_the_example_writes_its_pictures(tmp_path):
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    command = [sys.executable, str(ROOT / "examples" / "inside_network.py"), "--out", str(tmp_path)]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert run.returncode == 0, run.stderr
-    assert "tiger cat rather than Egyptian cat" in run.stdout
+    printed = run(str(ROOT / "examples" / "inside_network.py"), "--out", str(tmp_path))
+    assert "tiger cat rather than Egyptian cat" in printed
     for name in ("inside_channels.png", "inside_essence.png", "inside_features.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.width > 600
@@ -69,7 +70,7 @@ def test_the_example_writes_its_pictures(tmp_path):
 
 
 def test_numbers_that_the_comments_of_the_example_give():
-    """A unit in the middle of the site sees a square of 83 pixels: 1 + 2 + 4 + 4 + 8 + 16 + 32 + 16, kernels less 1 times strides so far."""
+    """A unit in the middle sees a square of 83 pixels: kernels less 1, times the strides so far, are 82."""
     import jax.numpy as jnp
     import zoo.lite0_linen
 

@@ -50,7 +50,6 @@ LATER = {
     "influence_ekfac": "jaxplain.training.ekfac",
     "influence_kfac": "jaxplain.training.ekfac",
     "infidelity": "jaxplain.metrics.infidelity",
-    "layer_conductance": "jaxplain.interior.conductance; captum sums differences between nodes, without weights",
     "kronfluence_diagonal": "jaxplain.training.ekfac",
     "kronfluence_ekfac": "jaxplain.training.ekfac",
     "kronfluence_kfac": "jaxplain.training.ekfac",
