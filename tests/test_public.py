@@ -9,13 +9,14 @@ import pytest
 import jaxplain
 import jaxplain.attribution
 import jaxplain.engine
+import jaxplain.interior
 import jaxplain.interop
 import jaxplain.metrics
 import jaxplain.rules
 import jaxplain.shapley
 import jaxplain.training
 
-MODULES = [jaxplain, jaxplain.attribution, jaxplain.engine, jaxplain.interop, jaxplain.metrics]
+MODULES = [jaxplain, jaxplain.attribution, jaxplain.engine, jaxplain.interior, jaxplain.interop, jaxplain.metrics]
 MODULES += [jaxplain.rules, jaxplain.shapley, jaxplain.training]
 SOURCES = sorted(Path(jaxplain.__file__).parent.rglob("*.py"))
 FUNCTIONS = {
@@ -49,7 +50,7 @@ def test_docstrings_have_every_part(function):
     assert rest.startswith("\n")
     for part in ("Args:", "Returns:", "Example:", ">>> "):
         assert part in doc or (part == "Args:" and not inspect.signature(function).parameters), part
-    families = ("attribution", "shapley")
+    families = ("attribution", "shapley", "interior")
     explains = any(name in function.__module__ for name in families) and "baselines" not in function.__module__
     if explains and function.__name__ not in ("taylor_remainder", "num_players"):
         assert "When not to trust it:" in doc
@@ -70,6 +71,10 @@ def test_no_private_jax_and_no_long_files(source):
 
 def test_engine_knows_no_method_and_methods_know_no_plots():
     root = Path(jaxplain.__file__).parent
-    for folder, forbidden in {"engine": "attribution|metrics|plot", "attribution": "metrics|plot"}.items():
+    for folder, forbidden in {
+        "engine": "attribution|interior|metrics|plot",
+        "attribution": "interior|metrics|plot",
+        "interior": "plot",
+    }.items():
         for source in (root / folder).glob("*.py"):
             assert not re.search(rf"from jaxplain\.({forbidden})", source.read_text()), source

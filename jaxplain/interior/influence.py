@@ -145,7 +145,7 @@ def internal_integrated_gradients(
     Example:
         >>> import jax.numpy as jnp, jaxplain as jxp
         >>> f = lambda x: jxp.tag(3 * x, "tripled").prod()
-        >>> print(jxp.interior.internal_integrated_gradients(f, "tripled")(jnp.array([1.0, 2.0])))
+        >>> print(jxp.interior.internal_integrated_gradients(f, "tripled")(jnp.array([1.0, 2.0])).round(4))
         [9. 9.]
 
     When not to trust it: points between two activations need not be activations of any input.
@@ -275,6 +275,10 @@ def unit_activation(
         >>> f = lambda x: jxp.tag(x**2, "squares").sum()
         >>> print(jxp.interior.unit_activation(f, "squares", 1)(jnp.array([1.0, 3.0])))
         9.0
+
+    When not to trust it: one unit is seldom one concept; directions of many may be (`concept_vector`).
+
+    Source: Erhan et al. 2009, section 3.
     """
     place = tuple(operator.index(i) for i in (index if isinstance(index, Sequence) else (index,)))
     read = capture(f, at, argnums=argnums, params=params)

@@ -126,6 +126,10 @@ def bounding_box(field: Any) -> Box:
         >>> box = jxp.interior.bounding_box(jnp.array([[0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]]) > 0)
         >>> print(box.start, box.stop)
         [0 1] [1 4]
+
+    When not to trust it: of a field with holes or of another shape than a box it says only the borders.
+
+    Source: Araujo, Norris and Sim 2019 (fields as intervals).
     """
     if getattr(field, "dtype", None) != jnp.dtype(bool):
         raise TypeError(f"a receptive field is one array of booleans, not {describe(field)}")

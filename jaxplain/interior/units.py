@@ -36,6 +36,11 @@ def rank_units(influence: Any, *, channel_axis: int = -1, reduce: Reduce = "mean
         [0 1 2]
         >>> print(jxp.interior.rank_units(jnp.array([[1.0, 5.0, -2.0], [1.0, -4.0, 0.0]]), reduce="max"))
         [1 0 2]
+
+    When not to trust it: a mean or sum over places lets what speaks for and against cancel; units that stand in
+    for one another each rank low.
+
+    Source: Leino et al. 2018, section 4.2.
     """
     return jnp.argsort(-by_channel(jnp.asarray(influence), channel_axis, reduce)).astype(jnp.int32)
 
