@@ -63,7 +63,8 @@ def internal_influence(
         [ 5. 15.]
 
     When not to trust it: a mean over many inputs hides units that help on some and hurt on others; the slope says
-    nothing of what happens when a unit is switched off altogether (`drop_units` does).
+    nothing of what happens when a unit is switched off altogether (`drop_units` does). At a site inside a scan the
+    slope by each round is with the values of the other rounds held.
 
     Source: Leino et al. 2018, definition 1.
     """

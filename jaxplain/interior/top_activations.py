@@ -12,7 +12,7 @@ from jaxplain._tree import describe
 from jaxplain.engine.interventions import tag
 from jaxplain.interior.examples import check_dataset, site_of
 from jaxplain.interior.receptive_field import bounding_box, receptive_field
-from jaxplain.interior.units import channel_of, check_axis
+from jaxplain.interior.units import channel_of, check_axis, check_units
 
 
 class TopActivations(NamedTuple):
@@ -129,16 +129,25 @@ def patches(
     if not hasattr(dataset, "shape"):
         raise ValueError(f"patches are cut from examples that are one array each, not from {describe(dataset)}")
 
-    def box(position):
-        like = jnp.zeros(dataset.shape[1:], dataset.dtype)
-        axis = check_axis(channel_axis, jax.eval_shape(h, like).shape, "site 'h(x)'")
-        place = list(position)
-        place.insert(axis, unit)
+    like = jnp.zeros(dataset.shape[1:], dataset.dtype)
+    shape = jax.eval_shape(h, like).shape
+    axis = check_axis(channel_axis, shape, "site 'h(x)'")
+    check_units(jnp.asarray(unit), shape[axis], "h(x)")
+
+    def box(place):
         return bounding_box(receptive_field(lambda x: tag(site_of(h, x), "h(x)"), "h(x)", place)(like))
 
-    # One after another: a field takes the memory of a backward pass.
-    boxes = jax.jit(lambda positions: jax.lax.map(box, positions))
-    found = jax.tree.map(np.asarray, boxes(jnp.asarray(top.positions)))
+    positions = np.asarray(top.positions)
+    grid = np.delete(shape, axis)
+    if positions.shape[1:] != grid.shape or not ((positions >= 0) & (positions < grid)).all():
+        raise IndexError(
+            f"positions {positions.shape} are not those of a site of shape {shape}: one number an axis but the "
+            "channels', within its length"
+        )
+    # One after another: a field takes the memory of a backward pass. The channel is a number of the call, not of the
+    # program, so that a compilation cache knows the program for all channels.
+    places = np.insert(positions, axis, unit % shape[axis], axis=1)
+    found = jax.tree.map(np.asarray, jax.jit(lambda places: jax.lax.map(box, places))(jnp.asarray(places)))
     return [
         np.asarray(dataset[int(i)])[tuple(map(slice, start, stop))]
         for i, start, stop in zip(np.asarray(top.examples), found.start, found.stop, strict=True)

@@ -165,11 +165,18 @@ def test_one_trace_a_shape():
     assert len(traces) == 1
 
 
+def unused(x):
+    jxp.tag(x**2, "z")
+    return x.sum()
+
+
 BAD = {
     "no site 'y'": lambda: interior.internal_influence(f, "y")(XS, 1),
     "no site 'unused'": lambda: interior.internal_influence(
         lambda x: (jxp.tag(x * 2, "unused"), x.sum())[1], "unused"
     )(XS),
+    "output does not depend on is not among": lambda: interior.internal_influence(unused, "z")(XS),
+    "the output does not depend on is not": lambda: interior.conductance(unused, "z")(XS[0]),
     "xs holds no inputs": lambda: interior.internal_influence(f, "z")(XS[:0], 1),
     "weights has shape \\(2,\\)": lambda: interior.internal_influence(f, "z", weights=np.ones(2))(XS, 1),
     "none negative": lambda: interior.internal_influence(f, "z", weights=-np.ones(6))(XS, 1),

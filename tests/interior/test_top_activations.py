@@ -130,7 +130,7 @@ BAD = {
     r"no float leaves.*astype\(float\)": lambda: patches(
         lambda x: x.astype(float), np.ones((2, 3, 3), int), TOP, 0
     ),
-    "no unit": lambda: patches(h, IMAGES, TOP, 9),
+    "no channel 9": lambda: patches(h, IMAGES, TOP, 9),
     "one number an axis": lambda: patches(h, IMAGES, TOP._replace(positions=jnp.zeros((1, 1), int)), 0),
 }
 
