@@ -144,8 +144,8 @@ def patches(
             f"positions {positions.shape} are not those of a site of shape {shape}: one number an axis but the "
             "channels', within its length"
         )
-    # One after another: a field takes the memory of a backward pass. The channel is a number of the call, not of the
-    # program, so that a compilation cache knows the program for all channels.
+    # One after another: a field takes the memory of a backward pass. The channel is a number of the call, not of
+    # the program, so that a compilation cache knows the program for all channels.
     places = np.insert(positions, axis, unit % shape[axis], axis=1)
     found = jax.tree.map(np.asarray, jax.jit(lambda places: jax.lax.map(box, places))(jnp.asarray(places)))
     return [

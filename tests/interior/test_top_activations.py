@@ -128,7 +128,7 @@ BAD = {
     "chunk_size must be": lambda: top_activations(h, IMAGES, 0, 1, chunk_size=0),
     "one array each": lambda: patches(h, {"a": IMAGES}, TOP, 0),
     r"no float leaves.*astype\(float\)": lambda: patches(
-        lambda x: x.astype(float), np.ones((2, 3, 3), int), TOP, 0
+        lambda x: x.astype(float), np.ones((2, 3, 3, 3), int), TOP, 0
     ),
     "no channel 9": lambda: patches(h, IMAGES, TOP, 9),
     "one number an axis": lambda: patches(h, IMAGES, TOP._replace(positions=jnp.zeros((1, 1), int)), 0),
