@@ -74,17 +74,22 @@ def top_activations(
     if check_count("k", k) > count:
         raise ValueError(f"k={k}, but the data set has {count} examples")
 
-    def largest(x):
-        values = channel_of(site_of(h, x), unit, channel_axis, "h(x)")
-        where = jnp.argmax(values)
-        position = jnp.unravel_index(where, values.shape)
-        return values.reshape(-1)[where], jnp.stack([*position, where])[:-1].astype(jnp.int32)
-
     @jax.jit
     def run(dataset):
-        values, positions = stack(largest, dataset, chunk_size=chunk_size)
-        values, examples = jax.lax.top_k(values, k)
-        return TopActivations(values, examples.astype(jnp.int32), positions[examples])
+        shapes: list[tuple[int, ...]] = []
+
+        def largest(x):
+            values = channel_of(site_of(h, x), unit, channel_axis, "h(x)")
+            shapes.append(values.shape)
+            where = jnp.argmax(values)
+            return values.reshape(-1)[where], where
+
+        values, where = stack(largest, dataset, chunk_size=chunk_size)
+        # `lax.top_k` ranks by bits: NaN with a sign, as sqrt(-1) has, would come last, and -0.0 behind 0.0.
+        examples = jnp.argsort(values, descending=True)[:k]
+        found = where[examples]
+        positions = jnp.stack([*jnp.unravel_index(found, shapes[0]), found], -1)[:, :-1]
+        return TopActivations(values[examples], examples.astype(jnp.int32), positions.astype(jnp.int32))
 
     return run(dataset)
 
