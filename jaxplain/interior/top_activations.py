@@ -113,7 +113,7 @@ def patches(
     Raises:
         ValueError: examples are not one array each.
         TypeError: examples are integers; `dataset.astype(float)`.
-        IndexError: there is no such channel, or positions are not those of this site.
+        IndexError: there is no such channel, or examples or positions are not those of these data and this site.
         UnsupportedOperation, SiteError: as in `receptive_field`.
 
     Example:
@@ -135,12 +135,20 @@ def patches(
         raise ValueError(f"patches are cut from examples that are one array each, not from {describe(dataset)}")
 
     def box(position):
-        like = jnp.zeros(dataset.shape[1:], dataset.dtype)
-        axis = check_axis(channel_axis, jax.eval_shape(h, like).shape, "site 'h(x)'")
+        axis = check_axis(channel_axis, site, "site 'h(x)'")
         place = list(position)
         place.insert(axis, unit)
         return bounding_box(receptive_field(lambda x: tag(site_of(h, x), "h(x)"), "h(x)", place)(like))
 
+    like = jnp.zeros(dataset.shape[1:], jax.dtypes.canonicalize_dtype(dataset.dtype))
+    site = jax.eval_shape(lambda x: site_of(h, x), like).shape
+    others = np.delete(site, check_axis(channel_axis, site, "site 'h(x)'"))
+    positions, examples = np.asarray(top.positions), np.asarray(top.examples)
+    fits = positions.ndim == 2 and positions.shape[1] == len(others)  # if not, `receptive_field` says so
+    if fits and not ((positions >= 0) & (positions < others)).all():
+        raise IndexError(f"positions are not those of a site of shape {site} without its axis {channel_axis}")
+    if not ((examples >= 0) & (examples < len(dataset))).all():
+        raise IndexError(f"examples are not those of a data set of {len(dataset)}")
     # One after another: a field takes the memory of a backward pass.
     boxes = jax.jit(lambda positions: jax.lax.map(box, positions))
     found = jax.tree.map(np.asarray, boxes(jnp.asarray(top.positions)))

@@ -163,3 +163,10 @@ def test_a_traced_channel_that_is_not_there():
     top = jax.vmap(lambda unit: top_activations(h, jnp.asarray(IMAGES), unit, 2))(jnp.array([3, 4]))
     assert np.isfinite(top.values[0]).all()
     assert np.isnan(top.values[1]).all()
+
+
+@pytest.mark.parametrize(("example", "position"), [(0, 7), (0, -1), (-1, 1), (3, 1)])
+def test_patches_of_another_site_or_other_data(example, position):
+    top = interior.TopActivations(jnp.ones(1), jnp.array([example]), jnp.array([[position]]))
+    with pytest.raises(IndexError, match="are not those of"):
+        patches(lambda x: x[:, None], jnp.ones((3, 4)), top, 0)
