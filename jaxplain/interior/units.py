@@ -86,7 +86,9 @@ def keep_units(
         >>> print(jxp.interior.keep_units(f, "squares", [1])(jnp.array([1.0, 2.0, 3.0])))
         4.0
 
-    When not to trust it: the layers behind the site may never have seen so many units off.
+    When not to trust it: the layers behind the site may never have seen so many units off. Of a site inside a
+    scan, what stays is what it was before: the channels kept in a later round do not feel those dropped in an
+    earlier one.
 
     Source: Leino et al. 2018, section 4.2 (the compressed class expert).
     """
@@ -129,7 +131,8 @@ def drop_units(
         >>> print(jxp.interior.drop_units(f, "squares", [1])(jnp.array([1.0, 2.0, 3.0])))
         10.0
 
-    When not to trust it: as `keep_units`; units that stand in for one another each look dispensable.
+    When not to trust it: as `keep_units`, inside a scan too; units that stand in for one another each look
+    dispensable.
 
     Source: Leino et al. 2018, section 4.2.
     """
