@@ -146,7 +146,7 @@ def internal_integrated_gradients(
     Example:
         >>> import jax.numpy as jnp, jaxplain as jxp
         >>> f = lambda x: jxp.tag(3 * x, "tripled").prod()
-        >>> print(jxp.interior.internal_integrated_gradients(f, "tripled")(jnp.array([1.0, 2.0])))
+        >>> print(jxp.interior.internal_integrated_gradients(f, "tripled")(jnp.array([1.0, 2.0])).round(4))
         [9. 9.]
 
     When not to trust it: points between two activations need not be activations of any input.
