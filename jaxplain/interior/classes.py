@@ -12,6 +12,7 @@ from jaxplain._chunk import accumulator_dtype, weighted_sum
 from jaxplain._tree import count, named_after
 from jaxplain.engine.sites import At
 from jaxplain.interior.influence import internal_influence
+from jaxplain.interior.neighbours import cosine_distance
 from jaxplain.interior.units import Reduce, by_channel, keep_units
 from jaxplain.quantities import class_score, logits_of, margin
 
@@ -95,7 +96,8 @@ def class_profiles(
 
     Returns:
         `profiles(xs, labels, *args)`: an array (num_classes, num_channels), in units of the logits; NaN in the
-        row of a class without examples. `xs` is like `x` with a leading axis, `labels` are (num_examples,).
+        row of a class without examples, and in all rows if a traced label is out of range. `xs` is like `x` with
+        a leading axis, `labels` are (num_examples,).
 
     Raises:
         SiteError: the site is missing, ambiguous, or the logits do not depend on it.
@@ -135,8 +137,13 @@ def class_profiles(
             x, label = point
             profile = one(x, label, *args, **kwargs)
             types.append(profile.dtype)
-            own = jax.nn.one_hot(label, num_classes, dtype=profile.dtype)
-            return {"sum": own[:, None] * profile[None], "count": own}
+            label = label.astype(jnp.int32)  # in a short type the numbers of many classes would wrap round
+            own = jnp.arange(num_classes, dtype=jnp.int32) == label
+            # No product: 0 times the NaN of one example would be in the rows of all classes.
+            known = (label >= 0) & (label < num_classes)
+            elsewhere = jnp.where(known, 0, jnp.nan).astype(profile.dtype)
+            share = jnp.where(own[:, None], profile[None], elsewhere)
+            return {"sum": share, "count": own.astype(profile.dtype)}
 
         types: list[Any] = []
         found = weighted_sum(row, (xs, labels), jnp.ones(total), chunk_size=chunk_size)
@@ -201,8 +208,7 @@ def profile_deviation(
             )
         wide = accumulator_dtype(profile.dtype)
         a, b = profile.astype(wide), known[label].astype(wide)
-        cosine = (a * b).sum() / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
-        return (1 - cosine).astype(profile.dtype)
+        return cosine_distance(a, b).astype(profile.dtype)
 
     return deviation
 

@@ -10,6 +10,7 @@ from jaxplain._chunk import accumulator_dtype, stack
 from jaxplain._tree import count, named_after
 from jaxplain.engine.sites import At
 from jaxplain.interior.influence import internal_influence
+from jaxplain.interior.neighbours import norm
 from jaxplain.interior.sliced import slice_for
 
 
@@ -82,13 +83,17 @@ def concept_vector(
         count("examples", examples)
         count("others", others)
         first, second = (stack(h, xs, chunk_size=chunk_size) for xs in (examples, others))
+        if not jnp.issubdtype(first.dtype, jnp.floating):  # such as pixels, of h = lambda x: x
+            first, second = (v.astype(jnp.result_type(float)) for v in (first, second))
         z = jnp.concatenate([first, second]).astype(accumulator_dtype(first.dtype))
-        flat = z.reshape(len(z), -1)
-        flat = flat - flat.mean(0)[None]  # the intercept takes the mean up; differences then keep their digits
+        flat = centred(z)
         y = jnp.where(jnp.arange(len(z)) < len(first), 1.0, -1.0).astype(z.dtype)
-        alpha, accuracy = classify(jnp.matmul(flat, flat.T, precision="highest"), y, strength)
-        direction = jnp.matmul(alpha, flat, precision="highest")
-        direction = direction / jnp.linalg.norm(direction)
+        if flat.shape[1] < len(flat):
+            direction, accuracy = classify_rows(flat, y, strength)
+        else:
+            alpha, accuracy = classify(jnp.matmul(flat, flat.T, precision="highest"), y, strength)
+            direction = jnp.matmul(alpha, flat, precision="highest")
+        direction = direction / norm(direction)
         return Concept(direction.reshape(z.shape[1:]).astype(first.dtype), accuracy)
 
     return fit
@@ -211,8 +216,7 @@ def tcav(
         z = stack(activation, examples, chunk_size=chunk_size)
         slopes = stack(slope, inputs, chunk_size=chunk_size)
         wide = accumulator_dtype(z.dtype)
-        z, slopes = (v.reshape(len(v), -1).astype(wide) for v in (z, slopes))
-        z = z - z.mean(0)[None]
+        z, slopes = centred(z.astype(wide)), slopes.reshape(len(slopes), -1).astype(wide)
         means = [v.sum(1) / num_random for v in pairwise(z, slopes, size, strength)]  # over the other sets
         score, sensitivity, accuracy = means
         size_of = jnp.abs(sensitivity)
@@ -225,25 +229,44 @@ def tcav(
     return test
 
 
+def centred(z: jax.Array) -> jax.Array:
+    """Rows less their mean, which the intercept takes up; differences keep their digits, of any size."""
+    flat = z.reshape(len(z), -1)
+    flat = flat - flat.mean(0)[None]
+    largest = jax.lax.stop_gradient(jnp.abs(flat).max())
+    return flat / jnp.where(largest == 0, 1, largest)  # directions do not depend on it
+
+
 def pairwise(
     z: jax.Array, slopes: jax.Array, size: int, strength: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Scores, sensitivities and accuracies of every set of examples against every other, each (sets, sets).
 
-    Every classifier needs only inner products: of examples, for its coefficients alpha and the norm of its
-    direction Z^T alpha, and of slopes with examples, for slopes along it. A set has 0 against itself.
+    In a space of many dimensions every classifier needs only inner products: of examples, for its coefficients
+    alpha and the length of its direction Z^T alpha, and of slopes with examples, for slopes along it. A set has 0
+    against itself.
     """
     sets = len(z) // size
-    products = jnp.matmul(z, z.T, precision="highest").reshape(sets, size, sets, size)
-    along = jnp.matmul(slopes, z.T, precision="highest").reshape(-1, sets, size)
     y = jnp.where(jnp.arange(2 * size) < size, 1.0, -1.0).astype(z.dtype)
+    few = z.shape[1] < 2 * size
+    rows = z.reshape(sets, size, -1)
+    if not few:
+        products = jnp.matmul(z, z.T, precision="highest").reshape(sets, size, sets, size)
+        along = jnp.matmul(slopes, z.T, precision="highest").reshape(-1, sets, size)
 
     def against(pair):
-        gram = products[pair][:, :, pair].reshape(2 * size, 2 * size)
-        alpha, accuracy = classify(gram, y, strength)
-        steep = jnp.matmul(along[:, pair].reshape(-1, 2 * size), alpha, precision="highest")
-        norm = jnp.sqrt(jnp.vdot(alpha, jnp.matmul(gram, alpha, precision="highest")))
-        return (jnp.sign(steep) / 2 + 0.5).mean(), (steep / norm).mean(), accuracy
+        if few:
+            direction, accuracy = classify_rows(rows[pair].reshape(2 * size, -1), y, strength)
+            steep = jnp.matmul(slopes, direction, precision="highest")
+            length = norm(direction)
+        else:
+            gram = products[pair][:, :, pair].reshape(2 * size, 2 * size)
+            alpha, accuracy = classify(gram, y, strength)
+            steep = jnp.matmul(along[:, pair].reshape(-1, 2 * size), alpha, precision="highest")
+            length = jnp.sqrt(jnp.vdot(alpha, jnp.matmul(gram, alpha, precision="highest")))
+        # Of two equal sets there is no direction, and no slope along it.
+        slope = jnp.where(length == 0, 0, steep / jnp.where(length == 0, 1, length))
+        return (jnp.sign(steep) / 2 + 0.5).mean(), slope.mean(), accuracy
 
     first, second = jnp.triu_indices(sets, 1)
     score, sensitivity, accuracy = jax.lax.map(against, jnp.stack([first, second], 1), batch_size=32)
@@ -253,6 +276,27 @@ def pairwise(
         return empty.at[first, second].set(values).at[second, first].set(turned)
 
     return table(score, 1 - score), table(sensitivity, -sensitivity), table(accuracy, accuracy)
+
+
+def classify_rows(z: jax.Array, y: jax.Array, strength: float) -> tuple[jax.Array, jax.Array]:
+    r"""(direction, accuracy on examples left out) of that classifier, in a space of few dimensions.
+
+    With fewer dimensions than examples the inner products are singular, and alpha is mostly what $Z^\top$ takes to
+    0: its rounding would be the direction's. Here it is $(Z^\top Z + \lambda I)^{-1} Z^\top y$, and the answer to
+    an example left out $y_i - (y_i - \hat y_i) / (1 - h_i)$ with $h_i$ what $y_i$ counts for in $\hat y_i$.
+    """
+    n, size = z.shape
+    z = z - z.mean(0)[None]
+    scale = jnp.square(z).sum() / n
+    scale = jnp.where(scale > 0, scale, jnp.nan)
+    moments = jnp.matmul(z.T, z, precision="highest") + strength * scale * jnp.eye(size, dtype=z.dtype)
+    solved = jax.scipy.linalg.solve(moments, z.T, assume_a="pos")
+    direction = jnp.matmul(solved, y, precision="highest")
+    fitted = jnp.matmul(z, direction, precision="highest") + y.mean()
+    own = (z * solved.T).sum(1) + 1 / n
+    left_out = y - (y - fitted) / (1 - own)
+    right = jnp.where(jnp.isnan(left_out), jnp.nan, (jnp.sign(left_out * y) + 1) / 2)
+    return direction, right.mean()
 
 
 def classify(gram: jax.Array, y: jax.Array, strength: float) -> tuple[jax.Array, jax.Array]:

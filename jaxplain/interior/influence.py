@@ -42,7 +42,7 @@ def internal_influence(
         f: the quantity of interest, `f(x, *args)` returns a float scalar.
         at: the site z, as in `slice_at`; for f = g after h.
         weights: the distribution of interest: one number of at least 0 an input, divided by their sum; None for
-            all alike.
+            all alike. They may be traced, and are then not checked: what is no distribution gives NaN.
         times_activation: whether every slope is multiplied by the activation it was taken at.
         chunk_size: how many inputs run at once (None: all); memory grows with it, the result does not change.
         argnums: which positional argument(s) hold the inputs; the others are shared by all of them.
@@ -98,15 +98,16 @@ def shares_of(weights: Any, xs: Any) -> jax.Array:
     total = count("xs", xs, "inputs")
     if weights is None:
         return jnp.full(total, 1 / total)
-    given = jnp.asarray(weights)
-    if given.shape != (total,):
-        raise ValueError(f"there are {total} inputs, but weights has shape {given.shape}")
+    if np.shape(weights) != (total,):
+        raise ValueError(f"there are {total} inputs, but weights has shape {np.shape(weights)}")
     if not _jax.is_tracer(weights):
-        known = np.asarray(weights, float)
-        if not (known >= 0).all() or not known.sum() > 0:
-            raise ValueError("weights are those of a distribution: none negative or NaN, and not all 0")
-    given = given.astype(jnp.result_type(float))
-    return given / given.sum()
+        weights = np.asarray(weights, float)
+        if not ((weights >= 0) & (weights < np.inf)).all() or not weights.any():
+            raise ValueError("weights are those of a distribution: none negative, NaN or infinite, and not all 0")
+        weights = weights / weights.max()
+    given = jnp.asarray(weights).astype(jnp.result_type(float))
+    given = given / jax.lax.stop_gradient(given.max())  # so that the sum does not overflow
+    return jnp.where((given >= 0).all(), given / given.sum(), jnp.nan)
 
 
 def internal_integrated_gradients(

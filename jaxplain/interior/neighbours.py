@@ -84,9 +84,8 @@ def nearest_neighbours(
                     "query is one example: jax.vmap maps over many"
                 )
             if metric == "euclidean":
-                return jnp.sqrt(jnp.square(here - there).sum())
-            # The norms first: their product may overflow where the vectors do not.
-            return 1 - ((here / norm(here)) * (there / norm(there))).sum()
+                return norm(here - there)
+            return cosine_distance(here, there)
 
         distances = stack(distance, dataset, chunk_size=chunk_size)
         nearest = jnp.argsort(distances)[:k]
@@ -97,8 +96,18 @@ def nearest_neighbours(
 
 def norm(vector: jax.Array) -> jax.Array:
     """The Euclidean length, from the largest entry on, so that squares neither overflow nor vanish."""
-    largest = jnp.abs(vector).max()
-    return largest * jnp.sqrt(jnp.square(vector / largest).sum())
+    largest = jax.lax.stop_gradient(jnp.abs(vector).max())
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    return scale * jnp.sqrt(jnp.square(vector / scale).sum())
+
+
+def cosine_distance(a: jax.Array, b: jax.Array) -> jax.Array:
+    """1 - cos, as half the squared distance of the unit vectors: 1 less a cosine near 1 has no digits left.
+
+    NaN where one is all 0.
+    """
+    apart = a / norm(a) - b / norm(b)
+    return jnp.minimum(jnp.square(apart).sum() / 2, 2)
 
 
 def embed(features: Any, *, seed: int = 0, perplexity: float = 30.0) -> np.ndarray:

@@ -51,7 +51,8 @@ def patch(
         9.0 41.0
 
     When not to trust it: a patched network is in a state that no input may lead to; what bypasses the site still
-    speaks of `x`.
+    speaks of `x`. Of a site inside a scan all rounds are set at once: what is not patched in a later one is what
+    it was, and does not feel what was patched in an earlier one.
 
     Source: Vig et al. 2020 (causal mediation); Meng et al. 2022, section 2.1.
     """
@@ -111,7 +112,7 @@ def ablate(
         5.0
 
     When not to trust it: 0 and a mean may be values that the site never takes; what another site could do in its
-    place is not asked.
+    place is not asked. Of a site inside a scan all rounds are set at once, as in `patch`.
 
     Source: "mean" and "resample" as in Wang et al. 2023 (IOI), section 2.2; Chan et al. 2022 (causal scrubbing).
     """

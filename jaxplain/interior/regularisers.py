@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain import _jax
 from jaxplain._chunk import cast_like, check_count, to_accumulator
 from jaxplain._tree import total
 from jaxplain.attribution.scale_space import blur_axes, blurred
@@ -145,7 +146,7 @@ def random_blur(max_sigma: float, *, axes: Sequence[int] | None = None) -> Trans
 
     Source: Yosinski et al. 2015, section 3 (blurring between steps, here within them).
     """
-    if isinstance(max_sigma, int | float) and not max_sigma > 0:
+    if not _jax.is_tracer(max_sigma) and not max_sigma > 0:
         raise ValueError(f"max_sigma must be positive, in grid steps, not {max_sigma}")
 
     def soften(key, x):
@@ -161,7 +162,7 @@ def random_blur(max_sigma: float, *, axes: Sequence[int] | None = None) -> Trans
 
 def check_strength(strength: Any) -> None:
     """An error for a known strength that is none."""
-    if isinstance(strength, int | float) and not strength >= 0:
+    if not _jax.is_tracer(strength) and not strength >= 0:
         raise ValueError(f"strength must be at least 0, not {strength}: a penalty is subtracted")
 
 

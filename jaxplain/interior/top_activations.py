@@ -74,17 +74,22 @@ def top_activations(
     if check_count("k", k) > count:
         raise ValueError(f"k={k}, but the data set has {count} examples")
 
-    def largest(x):
-        values = channel_of(site_of(h, x), unit, channel_axis, "h(x)")
-        where = jnp.argmax(values)
-        position = jnp.unravel_index(where, values.shape)
-        return values.reshape(-1)[where], jnp.stack([*position, where])[:-1].astype(jnp.int32)
-
     @jax.jit
     def run(dataset):
-        values, positions = stack(largest, dataset, chunk_size=chunk_size)
-        values, examples = jax.lax.top_k(values, k)
-        return TopActivations(values, examples.astype(jnp.int32), positions[examples])
+        shapes: list[tuple[int, ...]] = []
+
+        def largest(x):
+            values = channel_of(site_of(h, x), unit, channel_axis, "h(x)")
+            shapes.append(values.shape)
+            where = jnp.argmax(values)
+            return values.reshape(-1)[where], where
+
+        values, where = stack(largest, dataset, chunk_size=chunk_size)
+        # `lax.top_k` ranks by bits: NaN with a sign, as sqrt(-1) has, would come last, and -0.0 behind 0.0.
+        examples = jnp.argsort(values, descending=True)[:k]
+        found = where[examples]
+        positions = jnp.stack([*jnp.unravel_index(found, shapes[0]), found], -1)[:, :-1]
+        return TopActivations(values[examples], examples.astype(jnp.int32), positions.astype(jnp.int32))
 
     return run(dataset)
 
@@ -108,7 +113,7 @@ def patches(
     Raises:
         ValueError: examples are not one array each.
         TypeError: examples are integers; `dataset.astype(float)`.
-        IndexError: there is no such channel, or positions are not those of this site.
+        IndexError: there is no such channel, or examples or positions are not those of these data and this site.
         UnsupportedOperation, SiteError: as in `receptive_field`.
 
     Example:
@@ -129,21 +134,23 @@ def patches(
     if not hasattr(dataset, "shape"):
         raise ValueError(f"patches are cut from examples that are one array each, not from {describe(dataset)}")
 
-    like = jnp.zeros(dataset.shape[1:], dataset.dtype)
-    shape = jax.eval_shape(h, like).shape
+    like = jnp.zeros(dataset.shape[1:], jax.dtypes.canonicalize_dtype(dataset.dtype))
+    shape = jax.eval_shape(lambda x: site_of(h, x), like).shape
     axis = check_axis(channel_axis, shape, "site 'h(x)'")
-    check_units(jnp.asarray(unit), shape[axis], "h(x)")
-
-    def box(place):
-        return bounding_box(receptive_field(lambda x: tag(site_of(h, x), "h(x)"), "h(x)", place)(like))
-
-    positions = np.asarray(top.positions)
+    check_units(np.asarray(unit), shape[axis], "h(x)")
+    positions, examples = np.asarray(top.positions), np.asarray(top.examples)
     grid = np.delete(shape, axis)
     if positions.shape[1:] != grid.shape or not ((positions >= 0) & (positions < grid)).all():
         raise IndexError(
             f"positions {positions.shape} are not those of a site of shape {shape}: one number an axis but the "
             "channels', within its length"
         )
+    if not ((examples >= 0) & (examples < len(dataset))).all():
+        raise IndexError(f"examples are not those of a data set of {len(dataset)}")
+
+    def box(place):
+        return bounding_box(receptive_field(lambda x: tag(site_of(h, x), "h(x)"), "h(x)", place)(like))
+
     # One after another: a field takes the memory of a backward pass. The channel is a number of the call, not of
     # the program, so that a compilation cache knows the program for all channels.
     places = np.insert(positions, axis, unit % shape[axis], axis=1)

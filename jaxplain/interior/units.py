@@ -69,7 +69,8 @@ def keep_units(
     Args:
         f: `f(x, *args)`; it may return anything.
         at: the site, as in `slice_at`.
-        units: the numbers of the channels to keep; may be traced.
+        units: the numbers of the channels to keep, negative from the end; may be traced, and then one that is not
+            there makes the site NaN.
         baseline: what the others become: a number, or an array that broadcasts to the site.
         channel_axis: the axis of the site's channels.
         argnums: which positional argument(s) the site depends on.
@@ -90,7 +91,9 @@ def keep_units(
         >>> print(jxp.interior.keep_units(f, "squares", [1])(jnp.array([1.0, 2.0, 3.0])))
         4.0
 
-    When not to trust it: the layers behind the site may never have seen so many units off.
+    When not to trust it: the layers behind the site may never have seen so many units off. Of a site inside a
+    scan, what stays is what it was before: the channels kept in a later round do not feel those dropped in an
+    earlier one.
 
     Source: Leino et al. 2018, section 4.2 (the compressed class expert).
     """
@@ -112,7 +115,7 @@ def drop_units(
     Args:
         f: `f(x, *args)`; it may return anything.
         at: the site, as in `slice_at`.
-        units: the numbers of the channels to drop; may be traced.
+        units: the numbers of the channels to drop; as in `keep_units`.
         baseline: as in `keep_units`.
         channel_axis: as in `keep_units`.
         argnums: as in `keep_units`.
@@ -133,7 +136,8 @@ def drop_units(
         >>> print(jxp.interior.drop_units(f, "squares", [1])(jnp.array([1.0, 2.0, 3.0])))
         10.0
 
-    When not to trust it: as `keep_units`; units that stand in for one another each look dispensable.
+    When not to trust it: as `keep_units`, inside a scan too; units that stand in for one another each look
+    dispensable.
 
     Source: Leino et al. 2018, section 4.2.
     """
@@ -162,14 +166,16 @@ def _with_units(
         axis = check_axis(channel_axis, z.shape, f"site {at!r}")
         count = z.shape[axis]
         check_units(numbers, count, at)
-        chosen = jnp.isin(jnp.arange(count, dtype=numbers.dtype), numbers % count)
+        place = jnp.asarray(numbers, jnp.int32)  # in a short type the numbers of many channels would wrap round
+        chosen = jnp.isin(jnp.arange(count, dtype=jnp.int32), jnp.where(place < 0, place + count, place))
+        known = ((-count <= place) & (place < count)).all()
         here = chosen if kept else ~chosen
         here = jax.lax.expand_dims(here, [k for k in range(z.ndim) if k != axis])
         try:
             instead = jnp.broadcast_to(jnp.asarray(baseline, z.dtype), z.shape)
         except ValueError as error:
             raise ValueError(f"baseline {jnp.shape(baseline)} does not fit site {at!r}, {z.shape}") from error
-        return g(jnp.where(here, z, instead), *args, **kwargs)
+        return g(jnp.where(known, jnp.where(here, z, instead), jnp.nan), *args, **kwargs)
 
     return changed
 
@@ -187,7 +193,7 @@ def channel_of(z: jax.Array, unit: Any, channel_axis: int, at: At) -> jax.Array:
     number = unit if _jax.is_tracer(unit) else operator.index(unit)
     axis = check_axis(channel_axis, z.shape, f"site {at!r}")
     check_units(number, z.shape[axis], at)
-    return jnp.take(z, number % z.shape[axis], axis=axis)
+    return jnp.take(z, jnp.asarray(number, jnp.int32), axis=axis, mode="fill")  # NaN if there is none
 
 
 def check_axis(axis: int, shape: tuple[int, ...], name: str = "influence") -> int:

@@ -105,3 +105,46 @@ BAD = {
 def test_bad_input(message):
     with pytest.raises((ValueError, TypeError, IndexError), match=message):
         BAD[message]()
+
+
+def test_an_example_that_is_not_finite_stays_in_its_class():
+    xs = jnp.asarray(XS).at[0].set(jnp.nan)
+    found = interior.class_profiles(logits, "z", chunk_size=4)(xs, LABELS)
+    whole = interior.class_profiles(logits, "z")(jnp.asarray(XS), LABELS)
+    assert np.isnan(found[0]).all()
+    np.testing.assert_allclose(found[1:], whole[1:], rtol=1e-6)
+
+
+def test_traced_labels_out_of_range_and_labels_of_a_short_type():
+    profiles = jax.jit(interior.class_profiles(logits, "z"))
+    assert np.isnan(profiles(jnp.asarray(XS), jnp.asarray(LABELS).at[1].set(4))).all()
+
+    def many(x):
+        return jxp.tag(x, "z") * jnp.arange(300.0)
+
+    found = interior.class_profiles(many, "z")(jnp.ones((2, 300)), np.array([3, 3], np.uint8))
+    np.testing.assert_array_equal(np.flatnonzero(np.isfinite(found).all(1)), [3])
+
+
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e25])
+def test_deviation_knows_no_size(size):
+    profiles = jnp.asarray(RNG.normal(size=(4, 6)), jnp.float32)
+    matrix, x = jnp.asarray(V, jnp.float32), jnp.asarray(RNG.normal(size=6), jnp.float32)
+
+    def linear(x):
+        return jxp.tag(x, "z") @ matrix
+
+    found = interior.profile_deviation(linear, "z", profiles * jnp.float32(size))(x)
+    np.testing.assert_allclose(found, interior.profile_deviation(linear, "z", profiles)(x), rtol=1e-5)
+
+
+def test_a_small_deviation_keeps_its_digits():
+    profile = np.array([1.0, 2.0, 3.0])
+    profiles = jnp.asarray([profile, profile + np.array([1e-4, 0.0, 0.0])], jnp.float32)
+
+    def same(x):
+        return jxp.tag(x, "z") @ jnp.ones((3, 2), jnp.float32)
+
+    found = interior.profile_deviation(same, "z", profiles[::-1])(profiles[0])
+    a, b = (row / np.linalg.norm(row) for row in np.asarray(profiles, float))
+    np.testing.assert_allclose(found, np.square(a - b).sum() / 2, rtol=2e-2)

@@ -142,3 +142,44 @@ BAD = {
 def test_bad_input(message):
     with pytest.raises((ValueError, TypeError), match=message):
         BAD[message]()
+
+
+@pytest.mark.parametrize(("count", "size"), [(60, 3), (300, 3), (12, 40)])
+@pytest.mark.parametrize("strength", [1e-2, 1e-5])
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25])
+def test_float32_keeps_the_direction(count, size, strength, scale):
+    rng = np.random.default_rng(count)
+    yes, no = rng.normal(size=(2, count, size)).astype(np.float32) + np.float32([[[0.3]], [[0.0]]])
+    concept = interior.concept_vector(lambda x: x, ridge=strength)(yes * np.float32(scale), no * np.float32(scale))
+    z, y = np.concatenate([yes, no]).astype(float), np.repeat([1.0, -1.0], count)
+    z = z - z.mean(0)
+    moments = z.T @ z + strength * np.square(z).sum() / len(z) * np.eye(size)
+    normal = np.linalg.solve(moments, z.T @ y)
+    np.testing.assert_allclose(concept.direction, normal / np.linalg.norm(normal), atol=2e-4)
+
+
+def test_tcav_of_a_concept_far_away_in_float32():
+    rng = np.random.default_rng(1)
+    draws = rng.normal(size=(7, 8, 3)).astype(np.float32)
+    concept = draws[0] + np.float32([0.0, 1e4, 0.0])
+
+    def test(dtype):
+        run = interior.tcav(lambda x: jxp.tag(x, "z")[0] ** 3, "z")
+        return run(*(v.astype(dtype) for v in (draws[6], concept, draws[1:6])))
+
+    for found, expected in zip(test(np.float32), test(np.float64), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=5e-3)
+
+
+def test_activations_of_whole_numbers():
+    yes, no = np.array([[3, 0], [4, 1]]), np.array([[0, 0], [1, 1]])
+    found = interior.concept_vector(lambda x: x)(yes, no)
+    expected = interior.concept_vector(lambda x: x)(yes.astype(float), no.astype(float))
+    np.testing.assert_allclose(found.direction, expected.direction)
+
+
+def test_equal_random_sets_leave_an_answer():
+    draws = np.random.default_rng(1).normal(size=(7, 8, 3))
+    draws[3] = draws[4]
+    found = interior.tcav(lambda x: jxp.tag(x, "z")[0] ** 3, "z")(draws[6], draws[0], draws[1:6])
+    assert all(np.isfinite(part).all() for part in found)

@@ -206,3 +206,17 @@ def test_what_bypasses_the_site_is_taken_where_the_path_is(chunk_size):
     np.testing.assert_allclose(got, x**2 * x.sum(), rtol=1e-12)
     got = interior.internal_influence(bypassed, "z", chunk_size=chunk_size)(XS)
     np.testing.assert_allclose(got, np.full(4, XS.sum(1).mean()), rtol=1e-12)
+
+
+def test_weights_of_any_size_and_traced_ones_that_are_no_distribution():
+    def mean(weights):
+        return interior.internal_influence(f, "z", weights=weights)(jnp.asarray(XS[:2]), 0)
+
+    expected = mean(jnp.array([1.0, 3.0]))
+    for size in (5e307, 1e-300):  # the sum of the first overflows
+        np.testing.assert_allclose(mean(jnp.array([size, 3 * size])), expected, rtol=1e-5)
+    np.testing.assert_allclose(mean(np.array([1e-60, 3e-60])), expected, rtol=1e-5)
+    for bad in ([-1.0, 3.0], [0.0, 0.0], [np.inf, 1.0]):
+        assert np.isnan(jax.jit(mean)(jnp.array(bad))).all()
+    with pytest.raises(ValueError, match="distribution"):
+        mean(np.array([np.inf, 1.0]))

@@ -103,3 +103,22 @@ BAD = {
 def test_bad_input(message):
     with pytest.raises((ValueError, TypeError), match=message):
         BAD[message]()
+
+
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e25])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_the_size_of_features_changes_no_order(metric, size):
+    data = np.asarray(DATA.reshape(13, -1) * size, np.float32)
+    query = np.asarray(QUERIES[0].ravel() * size, np.float32)
+    near = nearest_neighbours(lambda x: x, jnp.asarray(data), jnp.asarray(query), 13, metric=metric)
+    by_hand = cdist(query[None].astype(float), data.astype(float), metric)[0]
+    np.testing.assert_array_equal(near.indices, by_hand.argsort())
+    np.testing.assert_allclose(near.distances, by_hand[by_hand.argsort()], rtol=1e-4)
+
+
+def test_cosine_of_vectors_that_are_nearly_parallel():
+    steps = np.array([5.0, 0.0, 3.0, 1.0, 4.0, 2.0])
+    data = np.asarray(np.ones(20) + 1e-4 * steps[:, None] * np.arange(20), np.float32)
+    near = nearest_neighbours(lambda x: x, jnp.asarray(data), jnp.asarray(data[1]), 6, metric="cosine")
+    np.testing.assert_array_equal(near.indices, steps.argsort())
+    assert (near.distances >= 0).all()

@@ -331,3 +331,10 @@ BAD = {
 def test_bad_input(message):
     with pytest.raises((ValueError, TypeError), match=message):
         BAD[message]()
+
+
+@pytest.mark.parametrize("negative", [np.float32(-1.0), jnp.float32(-1.0), jnp.float32(jnp.nan)])
+@pytest.mark.parametrize("make", [interior.l2, interior.total_variation, interior.random_blur])
+def test_a_known_strength_is_checked_in_any_type(make, negative):
+    with pytest.raises(ValueError, match="must be"):
+        make(negative)

@@ -139,3 +139,34 @@ BAD = {
 def test_bad_input(message):
     with pytest.raises((ValueError, TypeError, IndexError), match=message):
         BAD[message]()
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 5])
+def test_a_dense_site_in_chunks(chunk_size):
+    data = jnp.array([[1.0, 0.0], [-1.0, 0.0], [3.0, 0.0], [-2.0, 0.0], [3.0, 0.0]])
+    top = top_activations(lambda x: x, data, 0, 4, chunk_size=chunk_size)
+    np.testing.assert_array_equal(top.values, [3.0, 3.0, 1.0, -1.0])
+    np.testing.assert_array_equal(top.examples, [2, 4, 0, 1])
+    assert top.positions.shape == (4, 0)
+
+
+def test_nan_of_either_sign_comes_first_and_zeros_are_equal():
+    data = jnp.array([[4.0], [-1.0], [-0.0], [0.0], [9.0]])
+    top = top_activations(jnp.sqrt, data, 0, 5)  # at run time the root of -1 is NaN with a sign
+    np.testing.assert_array_equal(top.examples, [1, 4, 0, 2, 3])
+    assert np.isnan(top.values[0])
+    flipped = top_activations(lambda x: x, jnp.array([[1.0], [-jnp.nan], [2.0]]), 0, 3)
+    np.testing.assert_array_equal(flipped.examples, [1, 2, 0])
+
+
+def test_a_traced_channel_that_is_not_there():
+    top = jax.vmap(lambda unit: top_activations(h, jnp.asarray(IMAGES), unit, 2))(jnp.array([3, 4]))
+    assert np.isfinite(top.values[0]).all()
+    assert np.isnan(top.values[1]).all()
+
+
+@pytest.mark.parametrize(("example", "position"), [(0, 7), (0, -1), (-1, 1), (3, 1)])
+def test_patches_of_another_site_or_other_data(example, position):
+    top = interior.TopActivations(jnp.ones(1), jnp.array([example]), jnp.array([[position]]))
+    with pytest.raises(IndexError, match="are not those of"):
+        patches(lambda x: x[:, None], jnp.ones((3, 4)), top, 0)

@@ -63,3 +63,24 @@ BAD = {
 def test_bad_input(message):
     with pytest.raises((ValueError, TypeError, IndexError), match=message):
         BAD[message]()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_numbers_of_a_short_type_among_many_channels(dtype):
+    def wide(x):
+        return jxp.tag(x * jnp.arange(300.0), "z").sum()
+
+    x, units = jnp.ones(300), np.array([1, 44], dtype)  # 300 = 256 + 44
+    assert interior.keep_units(wide, "z", units)(x) == 45
+    assert interior.drop_units(wide, "z", units)(x) == 299 * 150 - 45
+
+
+@pytest.mark.parametrize("change", [interior.keep_units, interior.drop_units])
+def test_a_traced_number_that_is_not_there_is_not_another(change):
+    @jax.vmap
+    def changed(unit):
+        return change(f, "z", unit[None])(jnp.asarray(X), 2.0)
+
+    values = changed(jnp.array([1, 4, -3, -5]))
+    assert np.isnan(values[jnp.array([1, 3])]).all()
+    np.testing.assert_allclose(values[0], values[2])

@@ -110,3 +110,12 @@ BAD = {
 def test_bad_input(message):
     with pytest.raises((ValueError, TypeError, IndexError), match=message):
         BAD[message]()
+
+
+def test_a_traced_channel_that_is_not_there_gives_nan():
+    def pair(x):
+        return jxp.tag(jnp.stack([x, 2 * x], -1), "z").sum()
+
+    maps = jax.vmap(lambda unit: visualise_unit(pair, "z", unit)(jnp.array([1.0, 3.0])))(jnp.arange(-3, 3))
+    np.testing.assert_array_equal(np.isnan(maps).all(1), [True, False, False, False, False, True])
+    np.testing.assert_array_equal(maps[1:3], maps[3:5])
