@@ -170,6 +170,30 @@ def plant(
     return planted
 
 
+def mix(
+    f: Callable[..., Any],
+    at: At,
+    make: Callable[[Site], tuple[Any, Any]],
+    *,
+    argnums: int | tuple[int, ...],
+    params: Any,
+) -> Callable[..., Any]:
+    """`f` with elements of a site replaced as it is computed: `make(site)` says which, and by what.
+
+    Both are arrays of the shape of the site, with its rounds if it is inside a scan. There later rounds see what
+    was replaced in earlier ones; `plant`, which knows all rounds beforehand, would keep their values apart.
+    """
+
+    def mixed(*args, **kwargs):
+        traced = trace(f, args, kwargs, argnums=argnums, params=params, tokens=True)
+        traced = seen_through(traced, [at])
+        site = sites.resolve(traced, at)
+        outputs, _ = walk.evaluate(traced.program, traced.args, mixed={site.value: walk.Mix(*make(site))})
+        return traced.result(outputs)
+
+    return mixed
+
+
 class Slice(NamedTuple):
     """A function in two halves: `z = h(x, *args)`, `y = g(z, x, *args)`, and `g(h(x), x) == f(x)`."""
 

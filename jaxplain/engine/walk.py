@@ -5,9 +5,17 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxplain import _jax
 from jaxplain.engine.trace import Atom, Literal, Op, Program, Value
+
+
+class Mix(NamedTuple):
+    """Elements of a value to be replaced when it is computed: where `chosen`, by those of `instead`."""
+
+    chosen: Any
+    instead: Any
 
 
 def evaluate(
@@ -16,14 +24,16 @@ def evaluate(
     *,
     wanted: Set[Value] = frozenset(),
     planted: Mapping[Value, Any] | None = None,
+    mixed: Mapping[Value, Mix] | None = None,
 ) -> tuple[list[Any], dict[Value, Any]]:
     """(the outputs, the wanted values), with the planted values in place of the computed ones.
 
-    A value inside a scan has a leading axis of iterations, one for each scan around it.
+    A value inside a scan has a leading axis of iterations, one for each scan around it. Of mixed values each
+    iteration computes its own from what the iterations before it made of theirs.
     """
-    planted = planted or {}
+    planted, mixed = planted or {}, mixed or {}
     env = {**program.constants, **dict(zip(program.inputs, inputs, strict=True)), **planted}
-    touched = wanted | planted.keys()
+    touched = wanted | planted.keys() | mixed.keys()
     entered = {op for op in program.ops if op.bodies and (op.edited or not touched.isdisjoint(values_inside(op)))}
     sought = [*program.outputs, *(v for v in made_by(program) if v in wanted)]
     sought += [v for op in entered for v in op.outputs]
@@ -31,17 +41,25 @@ def evaluate(
     for op in program.needed(sought, set(planted), effects=True):
         operands = [read(env, v) for v in op.inputs]
         if op in entered:
-            results, inside = enter(op, operands, wanted, planted)
+            results, inside = enter(op, operands, wanted, planted, mixed)
             captured |= inside
         else:
             results = op.run(operands)
-        env.update((v, r) for v, r in zip(op.outputs, results, strict=True) if v not in planted)
+        for v, result in zip(op.outputs, results, strict=True):
+            if v in mixed:
+                result = jnp.where(mixed[v].chosen, mixed[v].instead, result)
+            if v not in planted:
+                env[v] = result
     captured |= {v: env[v] for v in wanted if v in env}
     return [read(env, v) for v in program.outputs], captured
 
 
 def enter(
-    op: Op, operands: list[Any], wanted: Set[Value], planted: Mapping[Value, Any]
+    op: Op,
+    operands: list[Any],
+    wanted: Set[Value],
+    planted: Mapping[Value, Any],
+    mixed: Mapping[Value, Mix],
 ) -> tuple[list[Any], dict[Value, Any]]:
     """Run a scan, a remat or a cond with its body evaluated by us."""
     if op.primitive is _jax.COND:  # only its operations are replaced: its values have no place to go
@@ -53,11 +71,13 @@ def enter(
     # JAX sees lists in a fixed order: its pytrees sort dictionary keys, and values have no order.
     captured_here = [v for v in here if v in wanted]
     planted_here = [v for v in planted if v in here]
-    arrays_here = [planted[v] for v in planted_here]
+    mixed_here = [v for v in mixed if v in here]
+    arrays_here = [planted[v] for v in planted_here], [mixed[v] for v in mixed_here]
 
     def run_body(operands, arrays):
-        inside = dict(zip(planted_here, arrays, strict=True))
-        outputs, captured = evaluate(body, operands, wanted=set(captured_here), planted=inside)
+        values, mixes = arrays
+        inside, mixed = dict(zip(planted_here, values, strict=True)), dict(zip(mixed_here, mixes, strict=True))
+        outputs, captured = evaluate(body, operands, wanted=set(captured_here), planted=inside, mixed=mixed)
         return outputs, [captured[v] for v in captured_here]
 
     if op.primitive is _jax.REMAT:

@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxplain._chunk import weighted_sum
 from jaxplain._tree import check_argnums, count, describe, named_after, positions
-from jaxplain.engine.interventions import slice_at
-from jaxplain.engine.sites import At
+from jaxplain.engine.interventions import mix, slice_at
+from jaxplain.engine.sites import At, Site
 
 How = Literal["zero", "mean", "resample"]
 
@@ -51,18 +51,17 @@ def patch(
         9.0 41.0
 
     When not to trust it: a patched network is in a state that no input may lead to; what bypasses the site still
-    speaks of `x`. Of a site inside a scan all rounds are set at once: what is not patched in a later one is what
-    it was, and does not feel what was patched in an earlier one.
+    speaks of `x`.
 
     Source: Vig et al. 2020 (causal mediation); Meng et al. 2022, section 2.1.
     """
     argnums = check_argnums(argnums)
-    h, g = slice_at(f, at, argnums=argnums, params=params)
+    h = slice_at(f, at, argnums=argnums, params=params).h
 
     @named_after(f, "patch")
     def patched(*args, **kwargs):
         there = h(*_with(args, argnums, source), **kwargs)
-        return g(_mixed(h(*args, **kwargs), there, where, at), *args, **kwargs)
+        return mix(f, at, _replaced(there, where, at), argnums=argnums, params=params)(*args, **kwargs)
 
     return patched
 
@@ -112,7 +111,7 @@ def ablate(
         5.0
 
     When not to trust it: 0 and a mean may be values that the site never takes; what another site could do in its
-    place is not asked. Of a site inside a scan all rounds are set at once, as in `patch`.
+    place is not asked.
 
     Source: "mean" and "resample" as in Wang et al. 2023 (IOI), section 2.2; Chan et al. 2022 (causal scrubbing).
     """
@@ -125,17 +124,15 @@ def ablate(
             else f"{how!r} needs other inputs: over=xs, like x with a leading axis"
         )
     argnums = check_argnums(argnums)
-    h, g = slice_at(f, at, argnums=argnums, params=params)
+    h = slice_at(f, at, argnums=argnums, params=params).h
 
     @named_after(f, "ablate")
     def ablated(*args, **kwargs):
-        z = h(*args, **kwargs)
-
         def without(instead):
-            return g(_mixed(z, instead, where, at), *args, **kwargs)
+            return mix(f, at, _replaced(instead, where, at), argnums=argnums, params=params)(*args, **kwargs)
 
         if how == "zero":
-            return without(jnp.zeros_like(z))
+            return without(None)
         total = count("over", over, "inputs")
         shares = jnp.full(total, 1 / total)
 
@@ -143,7 +140,7 @@ def ablate(
             return h(*_with(args, argnums, other), **kwargs)
 
         if how == "mean":
-            return without(weighted_sum(there, over, shares, chunk_size=chunk_size).astype(z.dtype))
+            return without(weighted_sum(there, over, shares, chunk_size=chunk_size))
 
         def outcome(other):
             y = jax.tree.map(jnp.asarray, without(there(other)))
@@ -168,19 +165,23 @@ def _with(args: tuple[Any, ...], argnums: int | tuple[int, ...], source: Any) ->
     return given
 
 
-def _mixed(z: jax.Array, instead: jax.Array, where: Any, at: At) -> jax.Array:
-    """`instead` where it is wanted, z elsewhere."""
-    if z.shape != instead.shape:
-        raise ValueError(f"site {at!r} has shape {z.shape} for x, but {instead.shape} for the other input")
-    if where is None:
-        return instead.astype(z.dtype)
-    chosen = jnp.asarray(where)
-    if chosen.dtype != bool:
-        raise TypeError(f"where is an array of bools, not {chosen.dtype}")
-    try:
-        shape = np.broadcast_shapes(chosen.shape, z.shape)
-    except ValueError:
-        shape = None
-    if shape != z.shape:
-        raise ValueError(f"where {chosen.shape} does not broadcast to site {at!r}, {z.shape}")
-    return jnp.where(jnp.broadcast_to(chosen, z.shape), instead.astype(z.dtype), z)
+def _replaced(instead: jax.Array | None, where: Any, at: At) -> Callable[[Site], tuple[Any, Any]]:
+    """What of a site is replaced, and by what; None is 0."""
+
+    def make(site):
+        shape, dtype = site.shape, site.value.dtype
+        there = jnp.zeros(shape, dtype) if instead is None else instead
+        if there.shape != shape:
+            raise ValueError(f"site {at!r} has shape {shape} for x, but {there.shape} for the other input")
+        chosen = jnp.ones((), bool) if where is None else jnp.asarray(where)
+        if chosen.dtype != bool:
+            raise TypeError(f"where is an array of bools, not {chosen.dtype}")
+        try:
+            fits = np.broadcast_shapes(chosen.shape, shape) == shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(f"where {chosen.shape} does not broadcast to site {at!r}, {shape}")
+        return jnp.broadcast_to(chosen, shape), there.astype(dtype)
+
+    return make

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxplain import _jax
 from jaxplain._tree import check_argnums, named_after
-from jaxplain.engine.interventions import slice_at
+from jaxplain.engine.interventions import mix
 from jaxplain.engine.sites import At
 
 Reduce = Literal["mean", "max", "sum"]
@@ -91,9 +91,7 @@ def keep_units(
         >>> print(jxp.interior.keep_units(f, "squares", [1])(jnp.array([1.0, 2.0, 3.0])))
         4.0
 
-    When not to trust it: the layers behind the site may never have seen so many units off. Of a site inside a
-    scan, what stays is what it was before: the channels kept in a later round do not feel those dropped in an
-    earlier one.
+    When not to trust it: the layers behind the site may never have seen so many units off.
 
     Source: Leino et al. 2018, section 4.2 (the compressed class expert).
     """
@@ -136,8 +134,7 @@ def drop_units(
         >>> print(jxp.interior.drop_units(f, "squares", [1])(jnp.array([1.0, 2.0, 3.0])))
         10.0
 
-    When not to trust it: as `keep_units`, inside a scan too; units that stand in for one another each look
-    dispensable.
+    When not to trust it: as `keep_units`; units that stand in for one another each look dispensable.
 
     Source: Leino et al. 2018, section 4.2.
     """
@@ -158,26 +155,24 @@ def _with_units(
     numbers = jnp.asarray(units, int) if np.size(units) == 0 else jnp.asarray(units)
     if not jnp.issubdtype(numbers.dtype, jnp.integer):
         raise TypeError(f"units are whole numbers, not {numbers.dtype}; of flags: jnp.where(flags)[0]")
-    h, g = slice_at(f, at, argnums=check_argnums(argnums), params=params)
 
-    @named_after(f, "keep_units" if kept else "drop_units")
-    def changed(*args, **kwargs):
-        z = h(*args, **kwargs)
-        axis = check_axis(channel_axis, z.shape, f"site {at!r}")
-        count = z.shape[axis]
+    def replaced(site):
+        axis = check_axis(channel_axis, site.shape, f"site {at!r}")
+        count = site.shape[axis]
         check_units(numbers, count, at)
         place = jnp.asarray(numbers, jnp.int32)  # in a short type the numbers of many channels would wrap round
         chosen = jnp.isin(jnp.arange(count, dtype=jnp.int32), jnp.where(place < 0, place + count, place))
         known = ((-count <= place) & (place < count)).all()
-        here = chosen if kept else ~chosen
-        here = jax.lax.expand_dims(here, [k for k in range(z.ndim) if k != axis])
+        away = jnp.where(known, ~chosen if kept else chosen, True)
+        away = jax.lax.expand_dims(away, [k for k in range(len(site.shape)) if k != axis])
         try:
-            instead = jnp.broadcast_to(jnp.asarray(baseline, z.dtype), z.shape)
+            instead = jnp.broadcast_to(jnp.asarray(baseline, site.value.dtype), site.shape)
         except ValueError as error:
-            raise ValueError(f"baseline {jnp.shape(baseline)} does not fit site {at!r}, {z.shape}") from error
-        return g(jnp.where(known, jnp.where(here, z, instead), jnp.nan), *args, **kwargs)
+            raise ValueError(f"baseline {jnp.shape(baseline)} does not fit site {at!r}, {site.shape}") from error
+        return jnp.broadcast_to(away, site.shape), jnp.where(known, instead, jnp.nan)
 
-    return changed
+    changed = mix(f, at, replaced, argnums=check_argnums(argnums), params=params)
+    return named_after(f, "keep_units" if kept else "drop_units")(changed)
 
 
 def check_units(numbers: Any, count: int, at: At) -> None:

@@ -98,3 +98,39 @@ BAD = {
 def test_bad_input(message):
     with pytest.raises((ValueError, TypeError), match=message):
         BAD[message]()
+
+
+STACK = RNG.normal(size=(3, 4, 4))
+
+
+def layers(x, unrolled, change=lambda k, z: z):
+    """Three layers, as a scan or written out, with a change of each layer's value."""
+    if not unrolled:
+        return jax.lax.scan(lambda h, w: (jxp.tag(jnp.tanh(h @ w), "h"), None), x, jnp.asarray(STACK))[0].sum()
+    for k in range(3):
+        x = change(k, jnp.tanh(x @ STACK[k]))
+    return x.sum()
+
+
+def test_inside_a_scan_later_rounds_see_what_was_changed_in_earlier_ones():
+    scanned = lambda x: layers(x, False)
+    off = jnp.asarray([True, True, False, False])
+    dropped = layers(X, True, lambda k, z: jnp.where(off, 0.5, z))
+    for run in (
+        interior.drop_units(scanned, "h", [0, 1], baseline=0.5),
+        jax.jit(interior.keep_units(scanned, "h", [2, 3], baseline=0.5)),
+    ):
+        np.testing.assert_allclose(run(X), dropped, rtol=1e-12)
+    zeros = layers(X, True, lambda k, z: jnp.where(off, 0.0, z))
+    np.testing.assert_allclose(interior.ablate(scanned, "h", where=off)(X), zeros, rtol=1e-12)
+    one_round = np.arange(3)[:, None] == 1
+    second = layers(X, True, lambda k, z: z * float(k != 1))
+    np.testing.assert_allclose(interior.ablate(scanned, "h", where=one_round)(X), second, rtol=1e-12)
+    seen = []
+    layers(OTHER, True, lambda k, z: seen.append(z) or z)
+    mixed = layers(X, True, lambda k, z: jnp.where(off, seen[k], z))
+    np.testing.assert_allclose(interior.patch(scanned, "h", OTHER, where=off)(X), mixed, rtol=1e-12)
+    slope = jax.grad(interior.drop_units(jax.checkpoint(scanned), "h", [0, 1]))(jnp.asarray(X))
+    np.testing.assert_allclose(
+        slope, jax.grad(lambda x: layers(x, True, lambda k, z: jnp.where(off, 0.0, z)))(jnp.asarray(X)), rtol=1e-12
+    )
