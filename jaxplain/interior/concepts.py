@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxplain._chunk import accumulator_dtype, stack
 from jaxplain._tree import count, named_after
@@ -83,6 +84,10 @@ def concept_vector(
         count("examples", examples)
         count("others", others)
         first, second = (stack(h, xs, chunk_size=chunk_size) for xs in (examples, others))
+        if first.shape[1:] != second.shape[1:]:
+            raise ValueError(
+                f"activations of the examples have shape {first.shape[1:]}, others {second.shape[1:]}"
+            )
         if not jnp.issubdtype(first.dtype, jnp.floating):  # such as pixels, of h = lambda x: x
             first, second = (v.astype(jnp.result_type(float)) for v in (first, second))
         z = jnp.concatenate([first, second]).astype(accumulator_dtype(first.dtype))
@@ -202,17 +207,21 @@ def tcav(
                 "sets (20 for a p-value below .05) of as many examples each, (num_sets, num_examples, ...)"
             )
 
+        def joined(a, b):
+            if a.dtype != b.dtype or a.shape[1:] != b.shape[2:]:
+                raise ValueError(
+                    f"the concept's examples are {a.dtype} {a.shape[1:]}, those of random_sets {b.dtype} "
+                    f"{b.shape[2:]}: give both in one form"
+                )
+            return jnp.concatenate([a, jnp.reshape(b, (-1, *b.shape[2:]))])
+
         def activation(x):
             return slice_for(f, at, (x, *args), kwargs, argnums=0, params=params, tokens=True).site()
 
         def slope(x):
             return explain(jax.tree.map(lambda leaf: leaf[None], x), *args, **kwargs)
 
-        examples = jax.tree.map(
-            lambda a, b: jnp.concatenate([a, jnp.reshape(b, (-1, *b.shape[2:])).astype(a.dtype)]),
-            concept,
-            random_sets,
-        )
+        examples = jax.tree.map(joined, concept, random_sets)
         z = stack(activation, examples, chunk_size=chunk_size)
         slopes = stack(slope, inputs, chunk_size=chunk_size)
         wide = accumulator_dtype(z.dtype)
@@ -322,6 +331,7 @@ def classify(gram: jax.Array, y: jax.Array, strength: float) -> tuple[jax.Array,
 
 def check_ridge(ridge: float) -> float:
     """`ridge`, a positive number."""
-    if isinstance(ridge, bool) or not isinstance(ridge, int | float) or not 0 < ridge < float("inf"):
+    number = isinstance(ridge, int | float | np.floating) and not isinstance(ridge, bool)
+    if not number or not 0 < ridge < float("inf"):
         raise ValueError(f"ridge must be a positive number, not {ridge!r}")
     return float(ridge)

@@ -191,7 +191,7 @@ def table_of(data: Any) -> tuple[np.ndarray, Callable[[Any], jax.Array]]:
     wanted = [leaf.shape[1:] for leaf in leaves]
 
     def flatten(x):
-        given, found = jax.tree.flatten(x)
+        given, found = jax.tree.flatten(float_leaves(x))
         if found != structure or [jnp.shape(leaf) for leaf in given] != wanted:
             raise ValueError(
                 f"the prior was fitted to examples of shape {wanted if len(wanted) > 1 else wanted[0]} "

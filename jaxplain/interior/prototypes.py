@@ -197,8 +197,8 @@ def clipper(bounds: tuple[Any, Any] | None, x: Any) -> Callable[[Any], Any]:
     """The projection into the bounds."""
     if bounds is None:
         return lambda x: x
-    if not isinstance(bounds, tuple) or len(bounds) != 2:
-        raise ValueError(f"bounds are a tuple (low, high), such as (0.0, 1.0), not {bounds!r}")
+    if not isinstance(bounds, tuple) or len(bounds) != 2 or any(b is None for b in bounds):
+        raise ValueError(f"bounds are a tuple (low, high), such as (0.0, 1.0) or (0.0, jnp.inf), not {bounds!r}")
     for leaf in jax.tree.leaves(x):
         for bound in bounds:
             try:

@@ -31,7 +31,8 @@ def segment(
         num_iterations: of GrabCut.
 
     Returns:
-        Bools (height, width), True on the object; the same each time, as OpenCV's random numbers are seeded.
+        Bools (height, width), True on the object, nowhere if GrabCut keeps nothing (one colour all over, or the
+        object among the low pixels); the same each time, as OpenCV's random numbers are seeded.
 
     Raises:
         ValueError: image and map do not fit, are not finite, or the map is negative somewhere; the quantiles are

@@ -132,6 +132,10 @@ BAD = {
     r"direction has shape \(3, 2\)": lambda: interior.concept_sensitivity(f, "z", np.ones((3, 2)))(YES[0], 1.0),
     "inputs holds none": lambda: interior.tcav(f, "z")(YES[:0], SETS[0], SETS[1:], 1.0),
     "the concept has 5": lambda: interior.tcav(f, "z")(YES, SETS[0][:5], SETS[1:], 1.0),
+    r"activations of the examples have shape \(2, 3\), others \(2,\)": lambda: interior.concept_vector(jnp.tanh)(
+        YES, NO[..., 0]
+    ),
+    "give both in one form": lambda: interior.tcav(f, "z")(YES, SETS[0], SETS[1:].astype(int), 1.0),
     "random_sets has 1 sets": lambda: interior.tcav(f, "z")(YES, SETS[0], SETS[1:2], 1.0),
     "did you mean 'z'": lambda: interior.tcav(f, "zz")(YES, SETS[0], SETS[1:], 1.0),
     "must return a scalar": lambda: interior.tcav(lambda x: jxp.tag(x, "z"), "z")(YES, SETS[0], SETS[1:]),

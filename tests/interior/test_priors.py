@@ -25,6 +25,12 @@ def test_gaussian_is_its_definition(shrinkage):
         np.testing.assert_allclose(slope, -np.linalg.solve(cov, x - ROWS.mean(0)), rtol=1e-9)
 
 
+def test_leaves_that_are_no_floats_are_left_out_of_data_and_input():
+    data = {"a": ROWS, "number": np.arange(9)}
+    x = {"a": jnp.asarray(ROWS[0]), "number": jnp.asarray(3)}
+    np.testing.assert_allclose(interior.gaussian_prior(data)(x), interior.gaussian_prior(ROWS)(x["a"]), rtol=1e-12)
+
+
 def test_an_image_and_a_tree_are_their_numbers():
     flat = interior.gaussian_prior(ROWS)(jnp.asarray(ROWS[0]))
     image = interior.gaussian_prior(ROWS.reshape(9, 2, 2))

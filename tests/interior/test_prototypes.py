@@ -314,6 +314,7 @@ BAD = {
     "as fourier\\(\\) returns": lambda: interior.activation_maximization(ONE, parametrisation=interior.fourier),
     "returns the input's structure": lambda: maximise(ONE, transforms=[lambda key, x: (x, x)]),
     "bounds are a tuple": lambda: maximise(ONE, bounds=1.0),
+    r"or \(0.0, jnp.inf\), not \(None, 1.0\)": lambda: maximise(ONE, bounds=(None, 1.0)),
     "low at most high": lambda: maximise(ONE, bounds=(1.0, 0.0)),
     "bounds of shape \\(3,\\) do not fit": lambda: maximise(ONE, bounds=(0.0, np.ones(3))),
     "strength must be at least 0, not -1": lambda: interior.l2(-1),
