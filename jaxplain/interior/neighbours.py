@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain._chunk import accumulator_dtype, check_count, stack
-from jaxplain.interior.examples import check_dataset, site_of
+from jaxplain._tree import count, describe
 
 Metric = Literal["euclidean", "cosine"]
 
@@ -61,11 +61,11 @@ def nearest_neighbours(
 
     Source: Krizhevsky, Sutskever and Hinton 2012, section 6.1; Papernot and McDaniel 2018.
     """
-    count = check_dataset(dataset)
+    total = count("dataset", dataset)
     if metric not in get_args(Metric):
         raise ValueError(f"metric must be one of {', '.join(get_args(Metric))}, not {metric!r}")
-    if check_count("k", k) > count:
-        raise ValueError(f"k={k}, but the data set has {count} examples")
+    if check_count("k", k) > total:
+        raise ValueError(f"k={k}, but the data set has {total} examples")
 
     def features(x):
         z = site_of(h, x)
@@ -92,6 +92,17 @@ def nearest_neighbours(
         return Neighbours(nearest.astype(jnp.int32), distances[nearest])
 
     return run(jax.tree.map(jnp.asarray, dataset), jax.tree.map(jnp.asarray, query))
+
+
+def site_of(h: Callable[[Any], Any], x: Any) -> jax.Array:
+    """h(x), if it is one array."""
+    z = h(x)
+    if not isinstance(z, jax.Array):
+        raise TypeError(
+            f"h must return one array, the site's, but it returned {describe(z)}; "
+            "take the first half of jaxplain.slice_at(f, at), or lambda x: jaxplain.capture(f, at)(x)[1][at]"
+        )
+    return z
 
 
 def norm(vector: jax.Array) -> jax.Array:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain._chunk import check_count, stack
-from jaxplain._tree import describe
+from jaxplain._tree import count, describe
 from jaxplain.engine.interventions import tag
-from jaxplain.interior.examples import check_dataset, site_of
+from jaxplain.interior.neighbours import site_of
 from jaxplain.interior.receptive_field import bounding_box, receptive_field
 from jaxplain.interior.units import channel_of, check_axis, check_units
 
@@ -70,9 +70,9 @@ def top_activations(
 
     Source: Zeiler and Fergus 2014, section 4; Girshick et al. 2014, section 3.1.
     """
-    count = check_dataset(dataset)
-    if check_count("k", k) > count:
-        raise ValueError(f"k={k}, but the data set has {count} examples")
+    total = count("dataset", dataset)
+    if check_count("k", k) > total:
+        raise ValueError(f"k={k}, but the data set has {total} examples")
 
     @jax.jit
     def run(dataset):
@@ -130,7 +130,7 @@ def patches(
 
     Source: Girshick et al. 2014, section 3.1.
     """
-    check_dataset(dataset)
+    count("dataset", dataset)
     if not hasattr(dataset, "shape"):
         raise ValueError(f"patches are cut from examples that are one array each, not from {describe(dataset)}")
 

@@ -90,7 +90,7 @@ BAD = {
     "k must be a whole number": lambda: nearest_neighbours(h, DATA, DATA[0], 1.5),
     "metric must be one of euclidean, cosine": lambda: nearest_neighbours(h, DATA, DATA[0], 1, metric="l1"),
     "the query has 260 features and an example of the data set 20": lambda: nearest_neighbours(h, DATA, DATA, 1),
-    "at least 1": lambda: nearest_neighbours(h, DATA[:0], DATA[0], 1),
+    "dataset holds no examples": lambda: nearest_neighbours(h, DATA[:0], DATA[0], 1),
     "h must return one array": lambda: nearest_neighbours(lambda x: {"a": x}, DATA, DATA[0], 1),
     "perplexity must lie between 0 and the number of examples, 13": lambda: embed(DATA),
     r"at least 2 a row, not shape \(50, 1\)": lambda: embed(np.zeros((50, 1))),

@@ -121,9 +121,11 @@ BAD = {
     "no channel 4": lambda: top_activations(h, IMAGES, 4, 1),
     "cannot be interpreted as an integer": lambda: top_activations(h, IMAGES, 0.5, 1),
     "no axis 3": lambda: top_activations(h, IMAGES, 0, 1, channel_axis=3),
-    r"at least 1; its shapes are: \(0, 3\)": lambda: top_activations(h, np.zeros((0, 3)), 0, 1),
-    "no arrays": lambda: top_activations(h, {}, 0, 1),
-    "same number": lambda: top_activations(h, (np.zeros((2, 3)), np.zeros((3, 3))), 0, 1),
+    "dataset holds no examples": lambda: top_activations(h, np.zeros((0, 3)), 0, 1),
+    "dataset holds no arrays": lambda: top_activations(h, {}, 0, 1),
+    "dataset has leaves with different numbers": lambda: top_activations(
+        h, (np.zeros((2, 3)), np.zeros((3, 3))), 0, 1
+    ),
     "returned tuple": lambda: top_activations(jxp.capture(lambda x: jxp.tag(x, "x"), "x"), IMAGES, 0, 1),
     "chunk_size must be": lambda: top_activations(h, IMAGES, 0, 1, chunk_size=0),
     "one array each": lambda: patches(h, {"a": IMAGES}, TOP, 0),
