@@ -176,6 +176,12 @@ BAD = {
         lambda x: (jxp.tag(x * 2, "unused"), x.sum())[1], "unused"
     )(XS),
     "output does not depend on is not among": lambda: interior.internal_influence(unused, "z")(XS),
+    "only through what has no slope": lambda: interior.internal_influence(
+        lambda x: jnp.where(jxp.tag(2 * x, "z") > 0, 1.0, x).sum(), "z"
+    )(XS),
+    "stop_gradient.*derivative is 0": lambda: interior.conductance(
+        lambda x: jax.lax.stop_gradient(jxp.tag(x**2, "z")).sum() + x.sum(), "z"
+    )(XS[0]),
     "the output does not depend on is not": lambda: interior.conductance(unused, "z")(XS[0]),
     "xs holds no inputs": lambda: interior.internal_influence(f, "z")(XS[:0], 1),
     "weights has shape \\(2,\\)": lambda: interior.internal_influence(f, "z", weights=np.ones(2))(XS, 1),
