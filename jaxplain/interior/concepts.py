@@ -63,7 +63,7 @@ def concept_vector(
         `fit(examples, others) -> Concept(direction, accuracy)`; both are like `x` with a leading axis.
 
     Raises:
-        ValueError: `ridge` is not positive, or there are no examples or no others.
+        ValueError: `ridge` is not positive, there are no examples or no others, or their shapes differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxplain as jxp
@@ -176,7 +176,7 @@ def tcav(
     Raises:
         SiteError: the site is missing, ambiguous, or the output does not depend on it.
         ValueError: no inputs or examples; fewer than 2 random sets, or sets of another size than the concept's:
-            the test is exact for sets of one size.
+            the test is exact for sets of one size; or of another shape or type.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxplain as jxp
