@@ -52,7 +52,7 @@ class Method(NamedTuple):
 
 
 NUM_PATCHES = 24  # at most, so that one compiled program serves all photos
-LIME_COPIES, SHAP_COPIES = 50, 60  # of the photo with some patches blurred; fewer would leave SHAP no error
+LIME_COPIES, SHAP_COPIES = 50, 80  # of the photo with some patches blurred; fewer would leave SHAP no error
 
 
 def patches_of(x: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import zoo
-from explain_methods import METHODS, Explanation, Method, checker
+from explain_methods import METHODS, NUM_PATCHES, SHAP_COPIES, Explanation, Method, checker
 from PIL import Image
 from zoo import lite0_linen
 
@@ -194,3 +194,10 @@ def test_patches_keep_the_total():
     assert coarse.shape == (56, 56)
     np.testing.assert_allclose(coarse[1, 2], pixels[4:8, 8:12].sum(), rtol=1e-4)
     assert explain_report.patches(jnp.ones((7, 7))).shape == (7, 7)
+
+
+def test_kernel_shap_has_copies_enough_for_an_error():
+    patches = np.zeros((1, NUM_PATCHES))
+    game = lambda kept: kept[:3].prod() + kept.sum()
+    explain = jxp.kernel_shap(game, patches, budget=SHAP_COPIES)
+    assert np.isfinite(explain(jax.random.key(0), jnp.ones(NUM_PATCHES)).std_error).all()
