@@ -85,8 +85,10 @@ def test_by_its_key():
 
 def test_a_batch_of_inputs_in_low_precision():
     log_prior = interior.gaussian_prior(ROWS)
-    low = jax.vmap(log_prior)(jnp.asarray(ROWS, jnp.bfloat16))
-    np.testing.assert_allclose(low, jax.vmap(log_prior)(jnp.asarray(ROWS)), atol=0.5)
+    low = jnp.asarray(ROWS, jnp.bfloat16)
+    # Only the input is of few digits: the density is that of the numbers it was rounded to.
+    want = jax.vmap(log_prior)(low.astype(jnp.float64))
+    np.testing.assert_allclose(jax.vmap(log_prior)(low), want, rtol=1e-12)
 
 
 NAN = np.where(np.arange(4) == 2, np.nan, ROWS)
